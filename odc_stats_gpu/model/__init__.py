@@ -1,0 +1,41 @@
+"""Frozen types that the rooms hand to each other. Nothing here reads, writes or computes pixels."""
+
+from odc_stats_gpu.model._config import COG_DEFAULTS, RunConfig, explain, parse_config
+from odc_stats_gpu.model._dataset import (
+    BandFile,
+    Dataset,
+    Grid,
+    Measurement,
+    Product,
+    as_utc,
+    resolve,
+)
+from odc_stats_gpu.model._plugin import Block, InputSpec, NativeBand, OutputBand, Plugin, RunInfo
+from odc_stats_gpu.model._product import OutputProduct
+from odc_stats_gpu.model._task import Task, TileIndex
+from odc_stats_gpu.model._time import TimeRange, add_months
+
+__all__ = [
+    "COG_DEFAULTS",
+    "BandFile",
+    "Block",
+    "Dataset",
+    "Grid",
+    "InputSpec",
+    "Measurement",
+    "NativeBand",
+    "OutputBand",
+    "OutputProduct",
+    "Plugin",
+    "Product",
+    "RunConfig",
+    "RunInfo",
+    "Task",
+    "TileIndex",
+    "TimeRange",
+    "add_months",
+    "as_utc",
+    "explain",
+    "parse_config",
+    "resolve",
+]

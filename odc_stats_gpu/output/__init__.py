@@ -1,0 +1,1 @@
+"""The output room; see ARCHITECTURE.md."""
