@@ -1,0 +1,72 @@
+"""Named steps in the life of a tile at which a test can kill, stop, fail or delay the process.
+
+`ODC_STATS_FAULT="before_item:kill"` acts at every passage, `"block_read:fail:2"` at the second one
+only, several are joined by commas. `once=PATH` after the action acts only while PATH doesn't exist
+and creates it first, so that a restarted worker passes: `"block_read:kill:once=/tmp/x"`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+FAULT_POINTS = (
+    "task_start",
+    "task_planned",
+    "block_read",
+    "block_reduced",
+    "block_put",
+    "before_assets",
+    "asset_written",
+    "before_item",
+    "item_written",
+    "task_done",
+)
+_passed: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
+class InjectedFault(RuntimeError):
+    """Raised by the action `fail`."""
+
+
+def fault_point(name: str) -> None:
+    """Do what ODC_STATS_FAULT says of this step; nothing when the variable is unset."""
+    spec = os.environ.get("ODC_STATS_FAULT")
+    if not spec:
+        return
+    with _lock:
+        _passed[name] += 1
+        count = _passed[name]
+    for part in spec.split(","):
+        step, action, *rest = part.strip().split(":", 2)
+        when = rest[0] if rest else ""
+        if step != name or (when.isdigit() and count != int(when)):
+            continue
+        if when.startswith("once="):
+            mark = Path(when.removeprefix("once="))
+            if mark.exists():
+                continue
+            mark.touch()
+        _act(name, action)
+
+
+def _act(name: str, action: str) -> None:
+    if action == "kill":
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif action == "stop":
+        time.sleep(3600)
+    elif action.startswith("sleep"):
+        time.sleep(float(action.removeprefix("sleep") or 1))
+    elif action == "fail":
+        raise InjectedFault(f"fault injected at {name}")
+    else:
+        raise ValueError(f"ODC_STATS_FAULT: unknown action {action!r}")
