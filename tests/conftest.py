@@ -12,7 +12,11 @@ os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 
 settings.register_profile("default", max_examples=50, deadline=None)
 settings.register_profile(
-    "ci", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci",
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 

@@ -131,7 +131,8 @@ def _parse(doc: Mapping[str, Any], uri: str) -> Dataset:
     props = doc["properties"]
     grids = {
         name: Grid(
-            (int(g["shape"][0]), int(g["shape"][1])), Affine(*[float(v) for v in g["transform"][:6]])
+            (int(g["shape"][0]), int(g["shape"][1])),
+            Affine(*[float(v) for v in g["transform"][:6]]),
         )
         for name, g in doc["grids"].items()
     }
@@ -139,7 +140,9 @@ def _parse(doc: Mapping[str, Any], uri: str) -> Dataset:
     for name, m in doc["measurements"].items():
         grid = m.get("grid", "default")
         if grid not in grids:
-            raise ValueError(f"measurement {name!r} names the grid {grid!r}, known: {sorted(grids)}")
+            raise ValueError(
+                f"measurement {name!r} names the grid {grid!r}, known: {sorted(grids)}"
+            )
         measurements[name] = BandFile(resolve(uri, m["path"]), grid, int(m.get("layer", 1) or 1))
     return Dataset(
         id=UUID(str(doc["id"])),

@@ -32,9 +32,7 @@ class TileIndex(NamedTuple):
         parts = [p.strip() for p in re.split(r"[/,]", text.strip())]
         try:
             period, x, y = parts if "--P" in parts[0].upper() else (parts[2], parts[0], parts[1])
-            return cls(
-                TimeRange.parse(period).short, int(x.lstrip("xX")), int(y.lstrip("yY"))
-            )
+            return cls(TimeRange.parse(period).short, int(x.lstrip("xX")), int(y.lstrip("yY")))
         except (ValueError, IndexError):
             raise ConfigError(
                 f"can't read the tile {text!r}", "write period/x/y, for example 2019--P1Y/41/13"

@@ -1,0 +1,58 @@
+# `make demo` and `make test` are all a fresh machine needs (Python >= 3.11, git, make, gcc).
+# The newest Python that really runs is taken: several can be installed side by side.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell grep -oE '^uv==[0-9.]+' requirements.lock)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all compat lint format lock bench bench-kernels clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+install: $(STAMP) ## make .venv with the package and every tool, as the lock says
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## the whole job on a made-up archive, ends in demo-out/report.html
+	$(BIN)/odc-stats-gpu demo
+
+test: $(STAMP) ## the test-suite (minutes)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not compat"
+
+test-all: $(STAMP) ## the slow tests too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not compat"
+
+compat: $(STAMP) bench/.installed ## compare files with the incumbent's own reader
+	ODC_STATS_PEER_PYTHON=$(CURDIR)/.bench-venv/bin/python $(BIN)/python -m pytest -q -m compat
+
+lint: $(STAMP) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --extra dev --extra cuda13 pyproject.toml -o requirements.lock
+
+bench: $(STAMP) bench/.installed ## ours against the incumbent, kernels and one whole tile; prints the README's table
+	$(BIN)/python bench/kernels.py --peer-python .bench-venv/bin/python
+	$(BIN)/python bench/end_to_end.py --peer-python .bench-venv/bin/python
+
+bench/.installed: bench/requirements.txt
+	@bench/make-venv .bench-venv
+	@touch $@
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) .bench-venv bench/.installed demo-out build dist *.egg-info
