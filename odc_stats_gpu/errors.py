@@ -31,5 +31,5 @@ class StoreError(OdcStatsError):
     """An output or input store that refuses (permissions, full disk, 5xx): never "absent"."""
 
 
-class Cancelled(OdcStatsError):
+class Cancelled(OdcStatsError):  # noqa: N818 - an outcome, not a fault
     """The work was told to stop (time limit, signal, lost lease) and published nothing."""

@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on: who may import whom, and how large a room's files get."""
+"""The house rules that a reader relies on: who may import whom, how large files get."""
 
 from __future__ import annotations
 

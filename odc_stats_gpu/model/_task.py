@@ -28,7 +28,7 @@ class TileIndex(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `2019--P1Y/3/-4`, `2019--P1Y,3,-4` or `x+003/y-004/2019--P1Y`; raises ConfigError."""
+        """Read `2019--P1Y/3/-4`, with commas, or `x+003/y-004/2019--P1Y`; raises ConfigError."""
         parts = [p.strip() for p in re.split(r"[/,]", text.strip())]
         try:
             period, x, y = parts if "--P" in parts[0].upper() else (parts[2], parts[0], parts[1])
@@ -79,7 +79,7 @@ class Task:
 
     @property
     def uuid(self) -> UUID:
-        """Deterministic id: the incumbent's recipe over product, version, tile, time and sources."""
+        """Deterministic id: the incumbent's recipe over product, tile, time and sources."""
         lines = [
             self.product.name,
             self.product.version,
@@ -104,5 +104,5 @@ class Task:
         return f"{self.product.short_name}_{self.region_code}_{self.period.short}{tail}"
 
     def path(self, suffix: str) -> str:
-        """Path of one output relative to the location, e.g. suffix `_red.tif` or `.stac-item.json`."""
+        """Path of one output below the location; suffix e.g. `_red.tif`, `.stac-item.json`."""
         return f"{self.folder}/{self.stem}{suffix}"

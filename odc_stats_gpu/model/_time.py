@@ -1,4 +1,4 @@
-"""Time ranges as the Open Data Cube writes them: `2019--P1Y`, `2020-01--P3M`, `2013-03-21--P10D`."""
+"""Time ranges as the Open Data Cube writes them: 2019--P1Y, 2020-01--P3M, 2013-03-21--P10D."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _passed: Counter[str] = Counter()
 _lock = threading.Lock()
 
 
-class InjectedFault(RuntimeError):
+class InjectedFault(RuntimeError):  # noqa: N818 - the name of the thing
     """Raised by the action `fail`."""
 
 
