@@ -105,23 +105,27 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
         raise ConfigError(*explain(exc, where)) from None
 
 
-def explain(exc: ValidationError, where: str) -> tuple[str, str]:
-    """First pydantic error as (message, remedy), with a suggestion for an unknown key."""
+def explain(
+    exc: ValidationError,
+    where: str,
+    model: type[BaseModel] = RunConfig,
+    remedy: str = "see `odc-stats-gpu run --help`",
+) -> tuple[str, str]:
+    """First pydantic error as (message, remedy); suggests a key of `model` for an unknown one."""
     err = exc.errors()[0]
     path = ".".join(str(p) for p in err["loc"])
     if err["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(err["loc"][-1]), _known(err["loc"][:-1]), n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "remove it or check its spelling"
-        return f"{where}: unknown key {path!r}", remedy
+        near = difflib.get_close_matches(str(err["loc"][-1]), _known(err["loc"][:-1], model), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "remove it or check its spelling"
+        return f"{where}: unknown key {path!r}", hint
     value = repr(err.get("input"))
     if any(s in path.lower() for s in _SECRETS):
         value = "***"
-    return f"{where}: {path} = {value[:80]}: {err['msg']}", "see `odc-stats-gpu run --help`"
+    return f"{where}: {path} = {value[:80]}: {err['msg']}", remedy
 
 
-def _known(loc: tuple[Any, ...]) -> list[str]:
+def _known(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
     """Keys allowed at that place of the configuration."""
-    model: type[BaseModel] = RunConfig
     for part in loc:
         field = model.model_fields.get(str(part))
         found = [t for t in (*get_args(field.annotation), field.annotation)

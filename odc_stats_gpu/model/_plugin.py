@@ -31,6 +31,10 @@ class InputSpec:
     """Native pixels read around a window so that mask cleaning sees past its edge."""
     native_bands: Literal["basis", "own"] = "basis"
     """`own` warps each band from its own grid instead of from the basis grid."""
+    transform_code: str | None = None
+    """PROJ operation between scene and tile CRS, e.g. EPSG:9688; None lets PROJ choose."""
+    area_of_interest: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees, for PROJ's choice of an operation."""
 
 
 @dataclass(frozen=True, slots=True)
