@@ -10,7 +10,15 @@ from odc_stats_gpu.model._dataset import (
     as_utc,
     resolve,
 )
-from odc_stats_gpu.model._plugin import Block, InputSpec, NativeBand, OutputBand, Plugin, RunInfo
+from odc_stats_gpu.model._plugin import (
+    Block,
+    InputSpec,
+    NativeBand,
+    OutputBand,
+    Plugin,
+    RunInfo,
+    as_stack,
+)
 from odc_stats_gpu.model._product import OutputProduct
 from odc_stats_gpu.model._task import Task, TileIndex
 from odc_stats_gpu.model._time import TimeRange, add_months
@@ -34,6 +42,7 @@ __all__ = [
     "TileIndex",
     "TimeRange",
     "add_months",
+    "as_stack",
     "as_utc",
     "explain",
     "parse_config",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -129,3 +129,35 @@ class RunInfo:
     device: str = "cpu"
     config_hash: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def as_stack(ds: xr.Dataset, names: Sequence[str] | None = None) -> Any:
+    """The variables as one (band, time, y, x) array, NumPy or CuPy as they are.
+
+    Args:
+        ds: Dataset of a block, as `ingest.load_block` gives it to `reduce`.
+        names: Bands wanted, in this order; default all in the dataset's order.
+
+    Returns:
+        A view of the one allocation behind the variables where they are neighbours in it
+        (always so for all bands of a block); a stacked copy otherwise.
+    """
+    arrays = [ds[name].data for name in (names if names is not None else list(ds.data_vars))]
+    first = arrays[0]
+    base = first.base
+    if base is not None and base.ndim == first.ndim + 1 and base.shape[1:] == first.shape:
+        start, step = _address(base), base.strides[0]
+        at = [divmod(_address(a) - start, step) for a in arrays]
+        index = at[0][0]
+        if 0 <= index <= len(base) - len(at) and all(
+            where == (index + i, 0) and a.dtype == base.dtype and a.strides == base.strides[1:]
+            for i, (where, a) in enumerate(zip(at, arrays, strict=True))
+        ):
+            return base[index : index + len(at)]
+    return first.__array_namespace__().stack(arrays)
+
+
+def _address(array: Any) -> int:
+    """Where the first element lies, in host or device memory."""
+    facts = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(facts["data"][0])
