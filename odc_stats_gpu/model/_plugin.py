@@ -143,18 +143,19 @@ def as_stack(ds: xr.Dataset, names: Sequence[str] | None = None) -> Any:
         (always so for all bands of a block); a stacked copy otherwise.
     """
     arrays = [ds[name].data for name in (names if names is not None else list(ds.data_vars))]
-    first = arrays[0]
-    base = first.base
-    if base is not None and base.ndim == first.ndim + 1 and base.shape[1:] == first.shape:
-        start, step = _address(base), base.strides[0]
-        at = [divmod(_address(a) - start, step) for a in arrays]
-        index = at[0][0]
-        if 0 <= index <= len(base) - len(at) and all(
-            where == (index + i, 0) and a.dtype == base.dtype and a.strides == base.strides[1:]
-            for i, (where, a) in enumerate(zip(at, arrays, strict=True))
-        ):
-            return base[index : index + len(at)]
-    return first.__array_namespace__().stack(arrays)
+    first, space = arrays[0], arrays[0].__array_namespace__()
+    at = [_address(a) for a in arrays]
+    step = at[1] - at[0] if len(at) > 1 else first.nbytes
+    if first.base is not None and all(
+        a.base is first.base
+        and (a.shape, a.strides, a.dtype) == (first.shape, first.strides, first.dtype)
+        and where == at[0] + i * step
+        for i, (a, where) in enumerate(zip(arrays, at, strict=True))
+    ):
+        return space.lib.stride_tricks.as_strided(
+            first, shape=(len(at), *first.shape), strides=(step, *first.strides)
+        )
+    return space.stack(arrays)
 
 
 def _address(array: Any) -> int:
