@@ -1,0 +1,203 @@
+"""The local store: every file appears whole, by rename, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from odc_stats_gpu.errors import ConfigError, StoreError
+from odc_stats_gpu.output._store import PART_SUFFIX, Data
+
+_STALE = 3600.0
+"""Seconds after which a temporary file of another machine counts as abandoned."""
+_CHUNK = 1 << 20
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another --location",
+    errno.EDQUOT: "the quota is used up: free some space or choose another --location",
+    errno.EACCES: "give this user write permission or choose another --location",
+    errno.EPERM: "give this user write permission or choose another --location",
+    errno.EROFS: "the file system is read-only: choose another --location",
+    errno.ENOTDIR: "a part of the path is a file: choose another --location",
+    errno.EEXIST: "a part of the path is a file: choose another --location",
+}
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+class LocalStore:
+    """Files below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.normpath(root))
+        self.location = f"file://{self.root}"
+
+    def uri(self, path: str = "") -> str:
+        """Full address of a path."""
+        return f"file://{self.root / path}" if path else self.location
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there; only ENOENT and ENOTDIR mean that it is not."""
+        try:
+            (self.root / path).stat()
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return False
+            raise _error("look at", self.root / path, exc) from exc
+        return True
+
+    def read(self, path: str) -> bytes:
+        """The whole file."""
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as exc:
+            raise _error("read", self.root / path, exc) from exc
+
+    def put(self, path: str, data: Data, content_type: str) -> None:  # noqa: ARG002 - files have none
+        """Write under a hidden name in the same folder, fsync, rename."""
+        final = self.root / path
+        part = final.parent / f".{final.name}.{_who()}.{uuid.uuid4().hex[:8]}{PART_SUFFIX}"
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("xb") as out:
+                    for chunk in _chunks(data):
+                        out.write(chunk)
+                    out.flush()
+                    os.fsync(out.fileno())
+                part.replace(final)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+            _fsync_folder(final.parent)
+        except OSError as exc:
+            raise _error("write", final, exc) from exc
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is absent is fine."""
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as exc:
+            if exc.errno not in _ABSENT:
+                raise _error("delete", self.root / path, exc) from exc
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Paths starting with that text, sorted, hidden temporaries included."""
+        head = self.root / prefix
+        start = head if not prefix or prefix.endswith("/") or head.is_dir() else head.parent
+        text = "" if start == head else prefix
+        yield from self._walk(start, text)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda e: e.name)
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return
+            raise _error("list", folder, exc) from exc
+        for entry in entries:
+            path = Path(entry.path).relative_to(self.root).as_posix()
+            if entry.is_dir():
+                if path.startswith(prefix):
+                    yield from self._walk(Path(entry.path), "")
+            elif path.startswith(prefix):
+                yield path
+
+    def sweep(self, prefix: str) -> None:
+        """Remove temporaries of dead processes for files starting with `prefix`."""
+        head = self.root / prefix
+        try:
+            parts = [
+                p
+                for p in head.parent.iterdir()
+                if p.name.startswith(f".{head.name}") and p.name.endswith(PART_SUFFIX)
+            ]
+            for part in parts:
+                if _abandoned(part):
+                    part.unlink(missing_ok=True)
+        except OSError as exc:
+            if exc.errno not in _ABSENT:
+                raise _error("clean", head.parent, exc) from exc
+
+    def check_writable(self) -> None:
+        """Make the folder and a file in it, and remove the file again."""
+        probe = self.root / f".write-test.{_who()}.{uuid.uuid4().hex[:8]}{PART_SUFFIX}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as exc:
+            remedy = _REMEDIES.get(exc.errno or 0, "choose another --location")
+            raise ConfigError(
+                f"can't write to {self.location}: {exc.strerror or exc}", remedy
+            ) from exc
+
+
+def _chunks(data: Data) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+    elif isinstance(data, Path):
+        with data.open("rb") as src:
+            while chunk := src.read(_CHUNK):
+                yield chunk
+    else:
+        yield from data
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+@cache
+def _host() -> str:
+    return "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40] or "host"
+
+
+def _who() -> str:
+    """This process: host, pid and start time, so that a recycled pid is not taken for us."""
+    return f"{_host()}.{os.getpid()}.{_started(os.getpid())}"
+
+
+def _started(pid: int) -> int:
+    """Start time of a process in whole seconds; 0 when there is none."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether the process that was writing a temporary file is gone."""
+    fields = part.name.removesuffix(PART_SUFFIX).split(".")[-4:]
+    try:
+        host, pid, started = fields[0], int(fields[1]), int(fields[2])
+    except (IndexError, ValueError):
+        return True
+    if host == _host():
+        return abs(_started(pid) - started) > 1
+    try:
+        return time.time() - part.stat().st_mtime > _STALE
+    except FileNotFoundError:
+        return False
+
+
+def _error(verb: str, path: Path, exc: OSError) -> StoreError:
+    if exc.errno in _ABSENT:
+        return StoreError(f"can't {verb} {path}: no such file", "check the location")
+    remedy = _REMEDIES.get(exc.errno or 0, "check the disk or mount")
+    return StoreError(f"can't {verb} {path}: {exc.strerror or exc}", remedy)
