@@ -1,0 +1,132 @@
+"""One Landsat-like tile, from task database to STAC item, by the incumbent and by us in turn.
+
+    python bench/end_to_end.py --peer-python .bench-venv/bin/python [--runs 3]
+
+Writes an archive (800x800 pixels at 30 m, 32 scenes on 24 days, 8 bands), one task database that
+both programs read, and runs each `run` command as a whole process. Prints the medians of wall
+seconds and of the peak memory (summed PSS of the process tree), and the ratios run by run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+BANDS = ["nbart_red", "nbart_green", "nbart_blue", "nbart_nir", "nbart_swir_1", "nbart_swir_2"]
+CONFIG = {
+    "plugin": "gm-ls",
+    "plugin_config": {
+        "bands": BANDS,
+        "mask_band": "oa_fmask",
+        "contiguity_band": "oa_nbart_contiguity",
+        "nodata_classes": ["nodata"],
+        "cloud_filters": {"cloud": [["opening", 0]], "shadow": [["opening", 0]]},
+        "resampling": "bilinear",
+    },
+    "product": {"name": "bench_gm", "short_name": "bench_gm", "version": "1.0.0"},
+    "cog_opts": {"zlevel": 9},
+}
+
+
+def tree_pss(root: psutil.Process) -> int:
+    """Bytes that the process and its descendants really occupy, shared pages shared out."""
+    total = 0
+    for proc in [root, *root.children(recursive=True)]:
+        try:
+            total += proc.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def measure(command: list[str], cwd: Path) -> tuple[float, int]:
+    """Wall seconds and peak PSS in bytes of a command that must succeed."""
+    env = {**os.environ, "AWS_DEFAULT_REGION": "us-west-2", "AWS_EC2_METADATA_DISABLED": "true"}
+    log = cwd / "log.txt"
+    start = time.perf_counter()
+    with log.open("wb") as out:
+        proc = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, env=env)
+        peak = 0
+        while proc.poll() is None:
+            try:
+                peak = max(peak, tree_pss(proc))
+            except psutil.Error:
+                break
+            time.sleep(0.05)
+        proc.wait()
+    wall = time.perf_counter() - start
+    if proc.returncode:
+        sys.exit(f"{' '.join(command)} ended with {proc.returncode}:\n{log.read_text()[-3000:]}")
+    return wall, peak
+
+
+def prepare(folder: Path, plugin_config: dict) -> tuple[Path, Path]:
+    """Write archive, task database and configuration; returns database and configuration."""
+    from odc_stats_gpu.demo import write_archive
+
+    archive = write_archive(folder / "archive", kind="landsat", tile_pixels=800, dates=24)
+    db = folder / "tasks.db"
+    save = [sys.executable, "-m", "odc_stats_gpu", "save-tasks", "--eo3", str(archive.folder)]
+    options = ["--grid", archive.grid, "--frequency", "annual", archive.products[0], str(db)]
+    subprocess.run([*save, *options], check=True, stdout=subprocess.DEVNULL)
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, "plugin_config": plugin_config}))
+    return db, config
+
+
+def main() -> None:
+    """Measure both programs alternately and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="work here and leave everything in place")
+    args = parser.parse_args()
+    folder = (args.keep or Path(tempfile.mkdtemp(prefix="odc-bench-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        db, config = prepare(folder, CONFIG["plugin_config"])
+        peer = args.peer_python.absolute().with_name("odc-stats")
+        commands = {
+            "odc-stats": [str(peer), "run"],
+            "odc-stats-gpu": [sys.executable, "-m", "odc_stats_gpu", "run"],
+        }
+        walls: dict[str, list[float]] = {name: [] for name in commands}
+        peaks: dict[str, list[int]] = {name: [] for name in commands}
+        for turn in range(args.runs + 1):  # the first turn warms caches and is not counted
+            for name, command in commands.items():
+                out = folder / f"out-{name}"
+                shutil.rmtree(out, ignore_errors=True)
+                options = [str(db), "0", "--config", str(config), "--threads", str(args.threads)]
+                wall, peak = measure([*command, *options, "--location", out.as_uri()], folder)
+                if turn:
+                    walls[name].append(wall)
+                    peaks[name].append(peak)
+        ratios = [a / b for a, b in zip(*walls.values(), strict=True)]
+        memory = [a / b for a, b in zip(*peaks.values(), strict=True)]
+        print(f"One tile, 800x800 pixels, 32 scenes, 8 bands, {args.threads} threads, "
+              f"{args.runs} runs each in turn")  # fmt: skip
+        print("| program | wall, median | peak memory, median |\n|---|---|---|")
+        for name in commands:
+            gib = statistics.median(peaks[name]) / 2**30
+            print(f"| {name} | {statistics.median(walls[name]):.1f} s | {gib:.2f} GiB |")
+        print(f"| ratio (min, median, max) | {min(ratios):.1f} {statistics.median(ratios):.1f} "
+              f"{max(ratios):.1f} | {min(memory):.2f} {statistics.median(memory):.2f} "
+              f"{max(memory):.2f} |")  # fmt: skip
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

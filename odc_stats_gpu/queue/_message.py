@@ -1,0 +1,53 @@
+"""The body of a task's message: the incumbent's JSON, or the bare tile id of its first years."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from odc_stats_gpu.errors import ConfigError, DataError
+from odc_stats_gpu.model import TileIndex
+
+
+class MalformedMessageError(DataError):
+    """A body that names no task: released at once, never fatal."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """One tile of one task database."""
+
+    filedb: str
+    """As published: s3:// address or local path."""
+    index: TileIndex
+
+    def render(self) -> str:
+        """Body as the incumbent writes it."""
+        return json.dumps({"filedb": self.filedb, "tile_idx": str(self.index)})
+
+    @classmethod
+    def parse(cls, body: str, filedb: str = "") -> TaskMessage:
+        """Read a body; `filedb` serves bare tile ids. Raises MalformedMessageError."""
+        text = body.strip()
+        if not text.startswith("{"):
+            if not filedb:
+                raise MalformedMessageError(
+                    f"message {text[:80]!r} names no task database",
+                    "give `filedb` in the configuration, or publish JSON messages",
+                )
+            return cls(filedb, _index(text))
+        try:
+            doc = json.loads(text)
+            return cls(str(doc.get("filedb") or filedb), _index(str(doc["tile_idx"])))
+        except (json.JSONDecodeError, KeyError, AttributeError) as exc:
+            raise MalformedMessageError(
+                f"message {text[:80]!r} is no task: {exc!r}",
+                'expected {"filedb": "s3://...", "tile_idx": "2019--P1Y/03/04"}',
+            ) from None
+
+
+def _index(text: str) -> TileIndex:
+    try:
+        return TileIndex.parse(text)
+    except ConfigError as exc:
+        raise MalformedMessageError(exc.message, exc.remedy) from None
