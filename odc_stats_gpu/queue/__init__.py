@@ -1,5 +1,6 @@
 """SQS: publish tasks, lease them, bring dead ones back. Batches are checked entry by entry."""
 
+from odc_stats_gpu.queue._area import within
 from odc_stats_gpu.queue._client import attributes, is_fifo, queue_url, sqs_client
 from odc_stats_gpu.queue._consumer import Delivery, deliveries
 from odc_stats_gpu.queue._lease import Keeper, Lease
@@ -34,4 +35,5 @@ __all__ = [
     "redrive_native",
     "redrive_target",
     "sqs_client",
+    "within",
 ]
