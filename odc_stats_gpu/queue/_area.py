@@ -27,6 +27,8 @@ def within(
     try:
         crs = area.get("crs", {}).get("properties", {}).get("name", "EPSG:4326")
         union = shapely.union_all([shape(g) for g in _geometries(area)])
+        if union is None or union.is_empty:
+            raise ValueError("it holds no geometry")
         x0, y0, x1, y1 = union.bounds
         project = Transformer.from_crs(CRS(crs), CRS(str(grid.spec.crs)), always_xy=True).transform
         dense = shapely.segmentize(union, max(x1 - x0, y1 - y0) / 200 or 1.0)
@@ -38,8 +40,6 @@ def within(
         raise ConfigError(
             f"can't read the area in {where}: {exc}", "expected GeoJSON with polygons"
         ) from None
-    if target.is_empty:
-        raise ConfigError(f"{where} holds no geometry", "expected GeoJSON with polygons")
     tiles: dict[tuple[int, int], bool] = {}
     out = []
     for index in indexes:
