@@ -16,6 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 FAULT_POINTS = (
+    "tasks_batch",
+    "tasks_commit",
     "task_start",
     "task_planned",
     "block_read",

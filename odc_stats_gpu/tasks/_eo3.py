@@ -1,0 +1,204 @@
+"""Scenes from a folder of EO3 documents: `*.odc-metadata.yaml` at any depth, no database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from odc.geo.geom import Geometry
+
+from odc_stats_gpu.errors import ConfigError, DataError
+from odc_stats_gpu.model import Dataset, Product
+from odc_stats_gpu.tasks._eo3_index import index_doc
+from odc_stats_gpu.tasks._metadata_type import eo3_metadata_type
+from odc_stats_gpu.tasks._source import Scene, Span, missing_product, split_products
+from odc_stats_gpu.tasks._termfilter import TermFilter, parse_dataset_filter
+
+SUFFIX = ".odc-metadata.yaml"
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BASE):  # type: ignore[misc] # the C loader when libyaml is there
+    """YAML without dates: documents keep the text they were written with, as JSON needs it."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - pyyaml's way to configure a loader
+        first: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in _BASE.yaml_implicit_resolvers.items()
+    }
+
+
+class Eo3Source:
+    """Every EO3 document below a folder.
+
+    Product definitions are the YAML documents with name, metadata_type and measurements in the
+    files directly in `folder` and in `product_definitions`. `products` is a union `a-b`; empty
+    means every product found. `dataset_filter` is JSON text or a mapping.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        product_definitions: Sequence[str | Path] = (),
+        products: str | Sequence[str] = "",
+        dataset_filter: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(str(folder).removeprefix("file://")).resolve()
+        if not self.folder.is_dir():
+            raise ConfigError(f"no such folder: {folder}", "give the archive's top folder to --eo3")
+        self._files = [Path(f) for f in product_definitions]
+        self._expression = products
+        self._terms = parse_dataset_filter(dataset_filter)
+
+    @cached_property
+    def _definitions(self) -> tuple[dict[str, Product], dict[str, Mapping[str, Any]]]:
+        """All definitions found: products and metadata types."""
+        products: dict[str, Product] = {}
+        types: dict[str, Mapping[str, Any]] = {}
+        for path, doc in self._definition_docs():
+            if "measurements" in doc:
+                product = Product.from_doc(doc)
+                if product.name in products and products[product.name].definition != doc:
+                    raise ConfigError(
+                        f"{path} defines the product {product.name!r} in another way",
+                        "keep one of the definitions",
+                    )
+                products[product.name] = product
+            else:
+                types[str(doc["name"])] = doc
+        return products, types
+
+    def _definition_docs(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        beside = sorted(
+            p for p in self.folder.iterdir()
+            if p.suffix in (".yaml", ".yml") and not p.name.endswith(SUFFIX) and p.is_file()
+        )  # fmt: skip
+        for path in self._files:
+            found = [d for d in _documents(path) if _is_product(d) or _is_metadata_type(d)]
+            if not any(_is_product(d) for d in found):
+                raise ConfigError(
+                    f"{path} has no product definition",
+                    "it needs name, metadata_type and measurements",
+                )
+            yield from ((path, doc) for doc in found)
+        for path in beside:
+            for doc in _documents(path):
+                if _is_product(doc) or _is_metadata_type(doc):
+                    yield path, doc
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(str(p) for p in [f"{self.folder}/*.yaml", *self._files])
+
+    def products(self) -> Mapping[str, Product]:
+        """Those asked for, or all; raises ConfigError when one has no definition."""
+        known, _ = self._definitions
+        names = split_products(self._expression, list(known)) or list(known)
+        for name in names:
+            if name not in known:
+                raise missing_product(name, self._where, list(known))
+        if not names:
+            raise ConfigError(
+                f"missing product definition: none in {self._where}",
+                "put one there or give --product-definition FILE",
+            )
+        return {name: known[name] for name in names}
+
+    def metadata_types(self) -> Mapping[str, Mapping[str, Any]]:
+        """Found beside the product definitions, else the standard EO3 one under that name."""
+        _, found = self._definitions
+        out: dict[str, Mapping[str, Any]] = {}
+        for product in self.products().values():
+            kind = product.definition["metadata_type"]
+            name = str(kind["name"] if isinstance(kind, Mapping) else kind)
+            inline = kind if isinstance(kind, Mapping) else None
+            out[name] = inline or found.get(name) or eo3_metadata_type(name)
+        return out
+
+    def query(self) -> Mapping[str, Any]:
+        """Products and filter terms."""
+        return {"product": list(self.products()), **self._terms}
+
+    def datasets(self, span: Span | None, area: Geometry | None) -> Iterator[Scene]:  # noqa: ARG002 - binning prunes
+        """Scenes in order of their paths; raises DataError naming a document that can't be read.
+
+        A document that can't be read stops the stream: leaving it out would make the composites
+        thinner without anyone knowing.
+        """
+        wanted = self.products()
+        keep = TermFilter(self._terms, self.metadata_types().values())
+        seen = 0
+        for path in _walk(self.folder):
+            doc = _dataset_document(path)
+            name = doc["product"]["name"]
+            if name not in wanted:
+                if self._expression or name in self._definitions[0]:
+                    continue
+                raise missing_product(
+                    str(name), f"{self._where} (needed by {path})", list(self._definitions[0])
+                )
+            dataset = Dataset.from_doc(doc, path.as_uri())
+            if span is not None and not span[0] <= dataset.time < span[1]:
+                continue
+            scene = Scene(dataset, index_doc(doc, dataset))
+            seen += 1
+            if keep(scene):
+                yield scene
+        keep.finish(seen)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Documents below a folder in a fixed order, one directory in memory at a time."""
+    subfolders = []
+    files = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    files.append(entry.path)
+                elif entry.is_dir():
+                    subfolders.append(entry.path)
+    except OSError as exc:
+        raise DataError(f"can't list {folder}: {exc.strerror}", "check its permissions") from None
+    yield from (Path(p) for p in sorted(files))
+    for sub in sorted(subfolders):
+        yield from _walk(Path(sub))
+
+
+def _dataset_document(path: Path) -> dict[str, Any]:
+    remedy = "correct or remove the document"
+    docs = [d for d in _documents(path) if d is not None]
+    if len(docs) != 1 or not isinstance(docs[0], dict):
+        raise DataError(f"{path} holds {len(docs)} YAML documents, one mapping is needed", remedy)
+    product = docs[0].get("product")
+    if not isinstance(product, Mapping) or not isinstance(product.get("name"), str):
+        raise DataError(f"dataset document {path} lacks 'product.name'", remedy)
+    return docs[0]
+
+
+def _documents(path: Path) -> list[Any]:
+    """The YAML documents of a file; raises DataError naming file and reason."""
+    try:
+        return list(yaml.load_all(path.read_bytes(), Loader=_Loader))
+    except OSError as exc:
+        raise DataError(
+            f"can't read {path}: {exc.strerror}", "check the path and its permissions"
+        ) from None
+    except (yaml.YAMLError, ValueError) as exc:
+        reason = " ".join(str(exc).split())
+        raise DataError(f"{path} is no YAML: {reason}", "correct or remove the file") from None
+
+
+def _is_product(doc: Any) -> bool:
+    return _has(doc, ("name", "metadata_type", "measurements"))
+
+
+def _is_metadata_type(doc: Any) -> bool:
+    return _has(doc, ("name", "dataset")) and "measurements" not in doc
+
+
+def _has(doc: Any, keys: Iterable[str]) -> bool:
+    return isinstance(doc, Mapping) and all(k in doc for k in keys)
