@@ -13,7 +13,14 @@ from odc_stats_gpu.demo._fields import Array
 
 
 def write_cog(
-    path: Path, image: Array, transform: Affine, crs: str, nodata: int, *, classes: bool, zlevel: int
+    path: Path,
+    image: Array,
+    transform: Affine,
+    crs: str,
+    nodata: int,
+    *,
+    classes: bool,
+    zlevel: int,
 ) -> None:
     """Write one band; overviews average, or keep the nearest where values are classes."""
     height, width = image.shape

@@ -85,7 +85,7 @@ def document(
         "eo:platform": sensor.platform,
         "eo:sun_azimuth": round(sun.azimuth, 4),
         "eo:sun_elevation": round(sun.elevation, 4),
-        "gqa:iterative_mean_xy": round(0.2 + 0.09 * ((scene.number * 7) % 9), 2),
+        "gqa:iterative_mean_xy": round(0.2 + 0.11 * ((scene.number * 7) % 9), 2),
         "odc:dataset_version": "0.0.0",
         "odc:file_format": "GeoTIFF",
         "odc:processing_datetime": _stamp(scene.time + timedelta(days=20)),
@@ -133,5 +133,7 @@ def _grid(transform: Affine, shape: tuple[int, int], step: int) -> dict[str, Any
 
 def _plain(geometry: Mapping[str, Any]) -> dict[str, Any]:
     """Lists of rounded floats: YAML knows no tuples."""
-    rings = [[[round(float(v), 3) for v in point] for point in ring] for ring in geometry["coordinates"]]
+    rings = [
+        [[round(float(v), 3) for v in point] for point in ring] for ring in geometry["coordinates"]
+    ]
     return {"type": geometry["type"], "coordinates": rings}

@@ -88,7 +88,7 @@ class Places:
 
 def hashed(*parts: Array | int) -> Array:
     """Uniform numbers in 0..1 that depend only on the integers given, float32."""
-    h = np.uint32(2166136261)
+    h: Any = np.uint32(2166136261)
     with np.errstate(over="ignore"):
         for part in parts:
             value = np.asarray(part).astype(np.int64).astype(np.uint32)

@@ -128,9 +128,8 @@ class Landscape:
         wet = (np.abs(channel) - 75) / (1_500 + 500 * patches) * flat
         lake = np.hypot(u + 7_200, v - 5_400) + 520 * patches + 200 * relief
         wet = np.minimum(wet, (lake - 1_500) / 900)
-        return Ground(
-            cover, tone, vigour, wet.astype(np.float32), (np.tanh(east), np.tanh(north))
-        )
+        vigour = np.where(wet < 0.05, 0.1 * patches, vigour)  # there it is the water's silt
+        return Ground(cover, tone, vigour, wet.astype(np.float32), (np.tanh(east), np.tanh(north)))
 
     def _river(self, u: Array, v: Array) -> Array:
         """Signed distance to the channel, metres at full scale."""

@@ -1,4 +1,4 @@
-"""What a sensor delivers of a scene: bands with noise, clouds and gaps, and its own idea of them."""
+"""What a sensor delivers of a scene: bands with noise, clouds and gaps, and a class mask."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def observe(
     rng = np.random.default_rng([seed, 47, scene.number])
     opacity, light, shadow, missed = places.sample(sky.opacity, sky.light, sky.shadow, sky.missed)
     shadow *= 1 - opacity
-    columns = sorted({b.column for b in bands} | ({_RED, _GREEN, _NIR} if sensor.mask == "SCL" else set()))
+    columns = sorted(
+        {b.column for b in bands} | ({_RED, _GREEN, _NIR} if sensor.mask == "SCL" else set())
+    )
     clear = ground.reflectance(scene.day, sun.vector, columns)
     seen = {c: _through(clear[c], c, opacity, light, shadow) for c in columns}
     gain = 1 + 0.012 * rng.standard_normal(len(BANDS)).astype(np.float32)
@@ -152,12 +154,11 @@ def _shares(sensor: Sensor, mask: Array) -> dict[str, float]:
     """Percent of classes among the seen pixels."""
     count = np.bincount(mask.ravel(), minlength=16)
     total = max(int(count[1:].sum()), 1)
-    cloud, shadow, water = (8, 9, 10), (3,), (6,)
-    if sensor.mask != "SCL":
-        cloud, shadow, water = (2,), (3,), (5,)
-    part = {
-        name: round(100.0 * float(count[list(ids)].sum()) / total, 3)
-        for name, ids in (("cloud", cloud), ("cloud_shadow", shadow), ("water", water))
-    }
+    classes: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("cloud", (8, 9, 10) if sensor.mask == "SCL" else (2,)),
+        ("cloud_shadow", (3,)),
+        ("water", (6,) if sensor.mask == "SCL" else (5,)),
+    )
+    part = {name: round(100.0 * float(count[list(ids)].sum()) / total, 3) for name, ids in classes}
     part["clear"] = round(max(0.0, 100 - part["cloud"] - part["cloud_shadow"] - part["water"]), 3)
     return part

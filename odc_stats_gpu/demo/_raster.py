@@ -70,8 +70,10 @@ class Raster:
             return np.broadcast_to(x, self.shape), np.broadcast_to(y, self.shape)
         rows, cols = (np.append(np.arange(0, n, _NODE), n - 1) for n in self.shape)
         transform = Transformer.from_crs(self.crs, ALBERS, always_xy=True)
-        nodes = transform.transform(*np.broadcast_arrays(x[:, cols], y[rows]))
-        return tuple(_spread(np.asarray(node), rows, cols, self.shape) for node in nodes)  # type: ignore[return-value]
+        u, v = np.broadcast_arrays(x[:, cols], y[rows])
+        nodes = transform.transform(u, v)
+        east, north = (_spread(np.asarray(n), rows, cols, self.shape) for n in nodes)
+        return east, north
 
 
 def _spread(node: Array, rows: Array, cols: Array, shape: tuple[int, int]) -> Array:
@@ -84,9 +86,7 @@ def _spread(node: Array, rows: Array, cols: Array, shape: tuple[int, int]) -> Ar
     return wide[k] * (1 - share) + wide[k + 1] * share
 
 
-def region(
-    bounds: tuple[float, float, float, float], crs: str, res: int, margin: int
-) -> Raster:
+def region(bounds: tuple[float, float, float, float], crs: str, res: int, margin: int) -> Raster:
     """Raster in `crs` that covers an Albers rectangle and `margin` pixels around it."""
     west, south, east, north = bounds
     along = np.linspace(0, 1, 9)

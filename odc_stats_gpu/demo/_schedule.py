@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 from shapely.geometry import Polygon, box
@@ -46,15 +47,16 @@ class Scene:
 def plan_year(kind: Kind, year: int, dates: int, seed: int) -> list[Scene]:
     """Scenes of a year in order of time; every third day has two; raises ConfigError."""
     first, cycle, second = _REVISIT[kind]
-    passes = sorted(
-        (day + orbit * second, orbit)
-        for orbit in (0, 1)
-        for day in range(first, 350, cycle)
-    )
-    if not 2 <= dates <= min(MOST_DATES, len(passes)):
+    days = [list(range(first + orbit * second, 350, cycle)) for orbit in (0, 1)]
+    if not 2 <= dates <= MOST_DATES:
         raise ConfigError(f"the archive can't have {dates} dates", f"choose 2 to {MOST_DATES}")
     rng = np.random.default_rng([seed, 31])
-    chosen = [passes[i] for i in np.linspace(0, len(passes) - 1, dates).round().astype(int)]
+    share = (dates - dates // 2, dates // 2)
+    chosen = sorted(
+        (days[orbit][int(i)], orbit)
+        for orbit in (0, 1)
+        for i in np.linspace(0, len(days[orbit]) - 1, share[orbit]).round()
+    )
     scenes: list[Scene] = []
     pairs = 0
     for i, (day, orbit) in enumerate(chosen):
@@ -116,7 +118,7 @@ def inside(swath: Polygon, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     ring = list(swath.normalize().exterior.coords)
     centre = swath.centroid
     out = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf, np.float32)
-    for (x0, y0), (x1, y1) in zip(ring[:-1], ring[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(ring):
         length = math.hypot(x1 - x0, y1 - y0)
         nx, ny = -(y1 - y0) / length, (x1 - x0) / length
         if nx * (centre.x - x0) + ny * (centre.y - y0) < 0:

@@ -1,8 +1,8 @@
-"""The two made-up collections: bands, masks and how they are called in their product definitions."""
+"""The two made-up collections: bands, masks and their product definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,8 +59,8 @@ class Sensor:
     classes: Mapping[int, str]
     contiguity: str | None
 
-    def definition(self) -> dict[str, Any]:
-        """Product definition document, metadata type eo3."""
+    def definition(self, bands: Sequence[Band]) -> dict[str, Any]:
+        """Product definition document with some or all of the bands, metadata type eo3."""
         measurements: list[dict[str, Any]] = [
             {
                 "name": b.name,
@@ -69,7 +69,7 @@ class Sensor:
                 "nodata": self.nodata,
                 "units": "1",
             }
-            for b in self.bands
+            for b in bands
         ]
         measurements.append(
             {

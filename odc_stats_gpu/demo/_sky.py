@@ -118,7 +118,9 @@ def _depth(
         cover = float(rng.uniform(0.35, 0.6))
     else:
         field = 0.75 * puffs + 0.5 * wide + 0.16 * fine
-        low, high = {"cumulus": (0.06, 0.28), "broken": (0.4, 0.68), "overcast": (0.93, 0.995)}[kind]
+        low, high = {"cumulus": (0.06, 0.28), "broken": (0.4, 0.68), "overcast": (0.93, 0.995)}[
+            kind
+        ]
         cover = float(rng.uniform(low, high))
     edge = np.quantile(field[::2, ::2], 1 - cover)
     return (2.6 * np.clip(field - edge, 0, 3) ** 1.25).astype(np.float32)

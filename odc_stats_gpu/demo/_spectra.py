@@ -108,5 +108,5 @@ def season(day: int) -> Array:
 def water_level(day: int) -> float:
     """How far water stands above the permanent channel, 0 (late summer) to about 0.75 (flood)."""
     spring = np.exp(-(((day - 262) / 24.0) ** 2))
-    winter = 0.25 * np.exp(-((((day - 215) / 60.0)) ** 2))
+    winter = 0.25 * np.exp(-(((day - 215) / 60.0) ** 2))
     return float(0.05 + 0.7 * spring + winter)
