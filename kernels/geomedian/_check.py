@@ -1,0 +1,46 @@
+"""What both the kernels and the oracle refuse, and how a missing value is spelled inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+MAX_BANDS = 16
+MAX_DATES = 65535
+"""counts are uint16"""
+DTYPES = ("int16", "uint16", "float32")
+
+
+def checked_nodata(
+    stack: Any, nodata: float | Sequence[float] | None, scale: float, offset: float
+) -> tuple[float, ...]:
+    """Check a call's arguments and return one missing value per band; NaN where there is none.
+
+    Raises:
+        TypeError: a dtype that is not int16, uint16 or float32.
+        ValueError: wrong number of dimensions, bands, dates or nodata values; unusable scale.
+    """
+    if stack.ndim != 4:
+        raise ValueError(f"a stack has axes (band, time, y, x), got {stack.ndim} axes")
+    bands, dates = stack.shape[:2]
+    if stack.dtype.name not in DTYPES or not stack.dtype.isnative:
+        raise TypeError(f"stacks are {', '.join(DTYPES)}, got {stack.dtype.str} ({stack.dtype})")
+    if not 1 <= bands <= MAX_BANDS:
+        raise ValueError(f"1 to {MAX_BANDS} bands are supported, got {bands}")
+    if dates > MAX_DATES:
+        raise ValueError(f"at most {MAX_DATES} dates are supported, got {dates}")
+    if not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
+        raise ValueError(f"scale must be positive, offset finite; got {scale} and {offset}")
+    if nodata is None or not hasattr(nodata, "__len__"):
+        values = [nodata] * bands
+    else:
+        values = list(nodata)
+        if len(values) != bands:
+            raise ValueError(f"{len(values)} nodata values for {bands} bands")
+    return tuple(math.nan if value is None else float(value) for value in values)
+
+
+def unit_of(stack: Any, scale: float) -> float:
+    """Return the length, in input units, that tolerances call 1 DN (reflectance 1e-4)."""
+    return 1.0 if stack.dtype.kind in "iu" else 1e-4 / scale
