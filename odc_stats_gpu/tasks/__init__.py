@@ -3,6 +3,7 @@
 Nothing here reads pixels; only this room knows datacube.
 """
 
+from odc_stats_gpu.tasks._datacube import DatacubeSource
 from odc_stats_gpu.tasks._eo3 import Eo3Source
 from odc_stats_gpu.tasks._frequency import FREQUENCIES
 from odc_stats_gpu.tasks._grids import BUILT_IN, NamedGrid, parse_grid
@@ -10,10 +11,12 @@ from odc_stats_gpu.tasks._save import SaveSummary, output_name, parse_tiles, sav
 from odc_stats_gpu.tasks._selectors import select
 from odc_stats_gpu.tasks._source import Scene, Source
 from odc_stats_gpu.tasks._taskdb import TaskDb
+from odc_stats_gpu.tasks._termfilter import parse_dataset_filter
 
 __all__ = [
     "BUILT_IN",
     "FREQUENCIES",
+    "DatacubeSource",
     "Eo3Source",
     "NamedGrid",
     "SaveSummary",
@@ -21,6 +24,7 @@ __all__ = [
     "Source",
     "TaskDb",
     "output_name",
+    "parse_dataset_filter",
     "parse_grid",
     "parse_tiles",
     "save_tasks",

@@ -11,9 +11,11 @@ from odc_stats_gpu.tasks._footprints import footprint, lonlat_bounds
 
 
 def index_doc(doc: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """The document plus `grid_spatial`, `extent` and nested `lineage`; raises DataError.
+    """The document plus `grid_spatial` and `extent`, less its lineage; raises DataError.
 
-    The incumbent's worker finds a scene's CRS, footprint and times through these.
+    The incumbent's worker finds a scene's CRS and footprint through these. An index keeps lineage
+    apart, so that a tile's id and sources come from the scenes themselves, not from their parents:
+    the same archive gives the same ids by either way.
     """
     out = dict(doc)
     out["id"] = str(dataset.id)
@@ -34,17 +36,5 @@ def index_doc(doc: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
         }
     }
     out["extent"] = {"lon": {"begin": west, "end": east}, "lat": {"begin": south, "end": north}}
-    out["lineage"] = {"source_datasets": _lineage(doc.get("lineage") or {})}
-    return out
-
-
-def _lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """`{level1: [a, b]}` as `{level11: {id: a}, level12: {id: b}}`; one alone keeps its name."""
-    if "source_datasets" in lineage:
-        return dict(lineage["source_datasets"])
-    out: dict[str, Any] = {}
-    for name, ids in lineage.items():
-        listed = ids if isinstance(ids, (list, tuple)) else [ids]
-        for k, uuid in enumerate(listed, start=1):
-            out[name if len(listed) == 1 else f"{name}{k}"] = {"id": str(uuid)}
+    out["lineage"] = {"source_datasets": {}}
     return out

@@ -67,6 +67,16 @@ def lonlat_outline(geom: shapely.Geometry, crs: str) -> shapely.Geometry:
     return shapely.multipolygons([p for p in parts if p.geom_type == "Polygon"])
 
 
+def lonlat_box(geom: shapely.Geometry, crs: str) -> tuple[float, float, float, float]:
+    """West, south, east, north of an area, edges included; east > 180 beyond the antimeridian."""
+    lonlat = _transform(_dense(geom, _SEGMENTS), crs, _LONLAT)
+    if _crosses_antimeridian(lonlat):
+        lonlat = shapely.transform(lonlat, _eastwards)
+    west, south, east, north = (float(v) for v in lonlat.bounds)
+    margin = 0.01  # degrees: edges bend between the points
+    return west - margin, south - margin, east + margin, north + margin
+
+
 class Tiler:
     """Finds the tiles of one grid that scenes touch; keeps no scene."""
 
