@@ -94,14 +94,7 @@ def _part(
     """One band of the part `inside`; byte order and predictor are undone no further than needed."""
     part = pixels[inside.r0 : inside.r1]
     if header.predictor == 3:
-        rows, cols, samples = part.shape
-        out = np.empty_like(part)
-        imagecodecs.floatpred_decode(
-            part.reshape(rows, cols * samples),
-            dist=samples,
-            out=out.reshape(rows, cols * samples),
-        )
-        return out[:, inside.c0 : inside.c1, sample]
+        return _float_planes(part)[:, inside.c0 : inside.c1, sample]
     part = part[:, : inside.c1]
     if header.swapped:
         part = part.byteswap()
@@ -109,6 +102,20 @@ def _part(
         differences = part.view(f"u{part.dtype.itemsize}")
         imagecodecs.delta_decode(differences, axis=1, out=differences)
     return part[:, inside.c0 :, sample]
+
+
+def _float_planes(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Undo predictor 3: rows of differences over bytes, the most significant bytes first."""
+    rows, cols, samples = part.shape
+    if samples == 1:
+        out = np.empty_like(part)
+        imagecodecs.floatpred_decode(part[..., 0], out=out[..., 0])
+        return out
+    size = part.dtype.itemsize
+    data = np.ascontiguousarray(part).view(np.uint8).reshape(rows, size * cols, samples)
+    planes = data.cumsum(axis=1, dtype=np.uint8).reshape(rows, size, cols * samples)
+    whole = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(part.dtype.newbyteorder(">"))
+    return whole.reshape(part.shape).astype(part.dtype)
 
 
 def _buffer(size: int) -> npt.NDArray[np.uint8]:

@@ -36,7 +36,9 @@ def test_blocks_agree(archive, kit, pool):
     sets = [
         archive.scene("2020-01-01T00:10:00", scene_bands(kit, shape, 1), transform=t0),
         archive.scene("2020-01-01T00:10:20", scene_bands(kit, shape, 2), transform=t1),
-        archive.scene("2020-01-01T00:11:20", scene_bands(kit, shape, 3), transform=t2, crs="EPSG:32654"),
+        archive.scene(
+            "2020-01-01T00:11:20", scene_bands(kit, shape, 3), transform=t2, crs="EPSG:32654"
+        ),
         archive.scene("2020-02-01T00:10:20", scene_bands(kit, shape, 4), transform=t1),
     ]
     plan = plan_tile(kit.make_task(sets, kit.albers(shape=(150, 160))), kit.Plain())
