@@ -13,7 +13,7 @@ from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import InputSpec, NativeBand, OutputBand, Product
 from odc_stats_gpu.plugins._classes import known_band
 from odc_stats_gpu.plugins._config import PluginConfig
-from odc_stats_gpu.plugins._planes import convert, empty_plane, empty_value, native_plane
+from odc_stats_gpu.plugins._planes import convert, empty_plane, empty_value, native_planes
 
 Numerics = Literal["exact", "compat"]
 
@@ -34,6 +34,10 @@ class StatsPlugin(ABC):
     """Default start of file names; empty: the name."""
     version: str = "0.0.0"
     product_family: str = ""
+    planes: tuple[NativeBand, ...] = ()
+    """What `native_transform` makes; empty: every band read, in its own type."""
+    outputs: tuple[OutputBand, ...] = ()
+    """What `reduce` makes; empty: the planes, or those of them that `measurements` lists."""
     config: PluginConfig
 
     def __init__(
@@ -51,17 +55,14 @@ class StatsPlugin(ABC):
         self.numerics = numerics
         self.rgb_bands: tuple[str, str, str] | None = config.rgb_bands
         self.rgb_clamp: tuple[float, float] = config.rgb_clamp
-        self._planes: tuple[NativeBand, ...] = ()
+        self._bound: tuple[NativeBand, ...] = ()
 
     # what is read -------------------------------------------------------------------------------
 
     def bands_of(self, product: Product) -> tuple[str, ...]:
-        """Bands to read of a scene of that product, without optional ones that it lacks."""
-        return tuple(
-            band
-            for band in self.config.input_bands
-            if band not in self.config.optional_bands or product.find(band) is not None
-        )
+        """Bands to read of a scene of that product, optional ones that it lacks included."""
+        del product  # the same for every product
+        return self.config.input_bands
 
     def optional_bands(self) -> frozenset[str]:
         """Bands that a product or a scene may lack."""
@@ -86,12 +87,14 @@ class StatsPlugin(ABC):
         if not bands:
             raise ConfigError(f"{self.name} reads no band", "give plugin_config.input_bands")
         basis = self.basis() or bands[0]
+        optional = self.optional_bands()
         for band in (*bands, basis):
-            known_band(product, band)
+            if band not in optional:
+                known_band(product, band)
         return InputSpec(
             bands=bands,
             basis=basis,
-            optional=self.optional_bands() & frozenset(bands),
+            optional=optional & frozenset(bands),
             resampling=config.resampling,
             group_by=config.group_by,
             margin=self.margin(),
@@ -102,15 +105,16 @@ class StatsPlugin(ABC):
     # what is kept per scene ---------------------------------------------------------------------
 
     def stack_planes(self, products: Mapping[str, Product]) -> tuple[NativeBand, ...]:
-        """Planes of the stack; default: every band read, in the type of the first product."""
+        """Planes of the stack; default: `planes`, or every band in the first product's type."""
+        if self.planes:
+            return self.planes
         names = dict.fromkeys(b for p in products.values() for b in self.bands_of(p))
-        optional = self.optional_bands()
-        return tuple(native_plane(name, products, optional=name in optional) for name in names)
+        return native_planes(names, products, self.optional_bands())
 
     def native_bands(self, products: Mapping[str, Product]) -> tuple[NativeBand, ...]:
         """Planes of the stack; remembered, so that scenes of every product come in these types."""
-        self._planes = self.stack_planes(products)
-        return self._planes
+        self._bound = self.stack_planes(products)
+        return self._bound
 
     def native_transform(self, scene: xr.Dataset, product: Product) -> xr.Dataset:
         """Mask one scene in native pixels: dims (y, x) in, the planes out; default: as read."""
@@ -130,7 +134,9 @@ class StatsPlugin(ABC):
     # what is made -------------------------------------------------------------------------------
 
     def output_bands(self, products: Mapping[str, Product]) -> tuple[OutputBand, ...]:
-        """Bands of the product in file order; default: the planes, or those of `measurements`."""
+        """Bands of the product in file order; default: `outputs`, or the planes."""
+        if self.outputs:
+            return self.outputs
         planes = {plane.name: plane for plane in self.stack_planes(products)}
         out = []
         for name in self.config.measurements or planes:
@@ -164,7 +170,7 @@ class StatsPlugin(ABC):
         `native_bands` decides what the planes are; before it was called they are those of the
         scene's product.
         """
-        planes = self._planes or self.stack_planes({product.name: product})
+        planes = self._bound or self.stack_planes({product.name: product})
         like = next(iter(scene.data_vars.values()))
         out = {}
         for plane in planes:

@@ -96,10 +96,7 @@ class PluginConfig(BaseModel):
                 )
         for key in self.ignored_keys():
             if key in self.model_fields_set and getattr(self, key) is not None:
-                _log.info(
-                    "plugin_config: %s = %r is ignored: blocks follow from the memory plan",
-                    key, getattr(self, key),
-                )  # fmt: skip
+                _log.info("plugin_config: %s = %r has no effect here", key, getattr(self, key))
         return self
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,10 +21,8 @@ from odc_stats_gpu.plugins._geomedian_config import (
     LandsatConfig,
     Sentinel2Config,
 )
-from odc_stats_gpu.plugins._planes import common_dtype, native_plane
+from odc_stats_gpu.plugins._planes import common_dtype, native_planes
 from odc_stats_gpu.plugins._rounding import to_pixels, to_pixels_compat
-
-_log = logging.getLogger(__name__)
 
 
 class GeomedianGeneric(StatsPlugin):
@@ -48,19 +45,14 @@ class GeomedianGeneric(StatsPlugin):
         self.rgb_bands = self.config.colours
         self.numerics = self.config.numerics or numerics
         self._types: dict[str, str] = {}
-        self._warned: set[str] = set()
 
     # what is read -------------------------------------------------------------------------------
 
     def bands_of(self, product: Product) -> tuple[str, ...]:
-        """Bands of the geomedian, then the mask, then contiguity where the product has it."""
-        config = self.config
-        bands = [*self._data_bands(product), config.mask_band]
-        extra = [b for b in config.input_bands if b not in bands]
-        contiguity = config.contiguity_band
-        if contiguity and product.find(contiguity) is not None:
-            extra.append(contiguity)
-        return tuple(dict.fromkeys([*bands, *extra]))
+        """Bands of the geomedian, then the mask, then contiguity."""
+        contiguity = self.config.contiguity_band
+        wanted = (*self._data_bands(product), self.config.mask_band, contiguity)
+        return tuple(dict.fromkeys(name for name in wanted if name))
 
     def optional_bands(self) -> frozenset[str]:
         """Contiguity, and what the configuration calls optional."""
@@ -85,13 +77,6 @@ class GeomedianGeneric(StatsPlugin):
         spec = super().inputs(product)
         self._planes_as_read({product.name: product})
         self._tests(product)
-        contiguity = self.config.contiguity_band
-        if contiguity and contiguity not in spec.bands and product.name not in self._warned:
-            self._warned.add(product.name)
-            _log.warning(
-                "product %s has no band %s: pixels that lack single bands are told by nodata only",
-                product.name, contiguity,
-            )  # fmt: skip
         return replace(spec, native_bands=self.config.native_bands)
 
     # what is kept per scene ---------------------------------------------------------------------
@@ -164,25 +149,15 @@ class GeomedianGeneric(StatsPlugin):
     # inside -------------------------------------------------------------------------------------
 
     def _data_bands(self, product: Product) -> tuple[str, ...]:
-        """Bands of the geomedian to read: no alias of contiguity, no absent optional one."""
-        config = self.config
-        contiguity = product.find(config.contiguity_band) if config.contiguity_band else None
-        out = []
-        for name in config.data_bands:
-            found = product.find(name)
-            absent = found is None and name in config.optional_bands
-            if not absent and (found is None or found is not contiguity):
-                out.append(name)
-        return tuple(out)
+        """Bands of the geomedian: those listed, but contiguity under no name."""
+        gaps = product.find(self.config.contiguity_band or "")
+        return tuple(n for n in self.config.data_bands if gaps is None or product.find(n) != gaps)
 
     def _planes_as_read(self, products: Mapping[str, Product]) -> tuple[NativeBand, ...]:
         """Bands of the geomedian in the types of the product definitions."""
-        offered = {name for p in products.values() for name in self._data_bands(p)}
-        names = [name for name in self.config.data_bands if name in offered]
-        planes = tuple(
-            native_plane(name, products, optional=name in self.config.optional_bands)
-            for name in names
-        )
+        wanted = [set(self._data_bands(p)) for p in products.values()]
+        names = [n for n in self.config.data_bands if all(n in w for w in wanted)]
+        planes = native_planes(names, products, self.optional_bands())
         for plane in planes:
             if plane.nodata is None:
                 raise ConfigError(

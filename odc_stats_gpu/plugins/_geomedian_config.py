@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import PrivateAttr, field_validator, model_validator
@@ -76,6 +77,8 @@ class GeomedianConfig(PluginConfig):
     @field_validator("aux_names", mode="before")
     @classmethod
     def _aux(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, Mapping):
+            return value
         for key in value or {}:
             if key not in AUX:
                 raise ConfigError(f"aux_names: unknown key {key!r}", hint(key, AUX))
@@ -173,8 +176,8 @@ class GeomedianConfig(PluginConfig):
 
     @classmethod
     def ignored_keys(cls) -> tuple[str, ...]:
-        """Memory layout of the incumbent, of no use here."""
-        return ("chunks", "work_chunks", "reshape_strategy", "measurements")
+        """Memory layout of the incumbent, and what follows from `bands`."""
+        return ("chunks", "work_chunks", "reshape_strategy", "measurements", "input_bands")
 
 
 class Sentinel2Config(GeomedianConfig):

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr, field_validator, model_validator
 
 from odc_stats_gpu import kernels
 from odc_stats_gpu.errors import ConfigError
-from odc_stats_gpu.model import Measurement, NativeBand, OutputBand, Product
+from odc_stats_gpu.model import InputSpec, Measurement, NativeBand, OutputBand, Product
 from odc_stats_gpu.plugins._base import StatsPlugin, flat_coords, fused
 from odc_stats_gpu.plugins._classes import (
     ClassTest,
@@ -80,6 +80,11 @@ class PixelQualityConfig(PluginConfig):
         self._cleaned = named
         return self
 
+    @classmethod
+    def ignored_keys(cls) -> tuple[str, ...]:
+        """What follows from the mask band and the filters."""
+        return ("chunks", "input_bands", "measurements")
+
     @property
     def cleaned(self) -> dict[str, tuple[Operation, ...]]:
         """Output name -> operations on the day's cloud mask."""
@@ -96,14 +101,15 @@ class PixelQuality(StatsPlugin):
     config: PixelQualityConfig
 
     def bands_of(self, product: Product) -> tuple[str, ...]:
-        """The mask band, and what else is asked for."""
-        return tuple(dict.fromkeys((self.config.mask_band, *super().bands_of(product))))
+        """The mask band alone."""
+        del product  # the same for every product
+        return (self.config.mask_band,)
 
     def margin(self) -> int:
         """Reach of the cleaning, pixels of the mask band."""
         return margin_of(self.config.cleaned.values())
 
-    def inputs(self, product: Product) -> Any:
+    def inputs(self, product: Product) -> InputSpec:
         """What to read; raises ConfigError for a band or class that the product lacks."""
         spec = super().inputs(product)
         self._tests(product)

@@ -16,41 +16,45 @@ from odc_stats_gpu.plugins._classes import known_band
 Number = float | int
 
 
-def native_plane(
-    name: str, products: Mapping[str, Product], *, optional: bool = False
-) -> NativeBand:
-    """Pixel type and nodata of a band: those of the first product that has it.
+def native_planes(
+    names: Iterable[str], products: Mapping[str, Product], optional: frozenset[str]
+) -> tuple[NativeBand, ...]:
+    """Pixel type and nodata of bands: those of the first product that has each.
 
-    Float bands without nodata have NaN.
+    Float bands without nodata have NaN. Optional bands that no product has are left out.
 
     Raises:
-        ConfigError: no product has the band, or another product's values don't fit its type.
+        ConfigError: a product lacks a band, or its values don't fit the first one's type.
     """
-    first: tuple[Product, Measurement] | None = None
-    for product in products.values():
-        found = product.find(name) if optional else known_band(product, name)
-        if found is None:
-            continue
-        if first is None:
-            first = (product, found)
-        elif not np.can_cast(found.dtype, first[1].dtype, "safe"):
+    out = []
+    for name in names:
+        found = [
+            (p, m)
+            for p in products.values()
+            if (m := p.find(name) if name in optional else known_band(p, name)) is not None
+        ]
+        if found:
+            out.append(_plane(name, found))
+    return tuple(out)
+
+
+def _plane(name: str, found: list[tuple[Product, Measurement]]) -> NativeBand:
+    """The type of the first product, after a look at the others."""
+    product, first = found[0]
+    for other, measurement in found[1:]:
+        if not np.can_cast(measurement.dtype, first.dtype, "safe"):
             raise ConfigError(
-                f"band {name!r} is {found.dtype} in product {product.name!r} but "
-                f"{first[1].dtype} in {first[0].name!r}",
+                f"band {name!r} is {measurement.dtype} in product {other.name!r} but "
+                f"{first.dtype} in {product.name!r}",
                 "list the product with the wider type first, or process them apart",
             )
-    if first is None:
+    nodata = effective_nodata(first)
+    if nodata is not None and not _fits(nodata, first.dtype):
         raise ConfigError(
-            f"no input product has the band {name!r}", f"products: {', '.join(products) or 'none'}"
-        )
-    nodata = effective_nodata(first[1])
-    if nodata is not None and not _fits(nodata, first[1].dtype):
-        raise ConfigError(
-            f"band {name!r} of product {first[0].name!r} is {first[1].dtype} with the nodata "
-            f"value {nodata}",
+            f"band {name!r} of product {product.name!r} is {first.dtype} with nodata {nodata}",
             "correct the product definition: nodata must be a value of the type",
         )
-    return NativeBand(name, first[1].dtype, nodata)
+    return NativeBand(name, first.dtype, nodata)
 
 
 def effective_nodata(measurement: Measurement) -> Number | None:
@@ -113,6 +117,4 @@ def empty_value(plane: NativeBand) -> Number:
 def empty_plane(like: Any, plane: NativeBand) -> Any:
     """An array of the shape and kind of `like` without any observation."""
     xp = array_namespace(like)
-    return xp.full(
-        like.shape, empty_value(plane), dtype=getattr(xp, plane.dtype), device=like.device
-    )
+    return xp.full_like(like, empty_value(plane), dtype=getattr(xp, plane.dtype))

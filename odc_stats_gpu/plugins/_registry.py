@@ -72,7 +72,12 @@ def load_plugin(
         for product in products.values():
             plugin.inputs(product)
         plugin.native_bands(products)
-        plugin.output_bands(products)
+        names = [band.name for band in plugin.output_bands(products)]
+        for band in plugin.rgb_bands or ():
+            if band not in names:
+                raise ConfigError(
+                    f"rgb_bands: {band!r} is no output of {name!r}", hint(band, names)
+                )
     return plugin
 
 
