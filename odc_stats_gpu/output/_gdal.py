@@ -2,73 +2,140 @@
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Resampling
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as gdal_copy
 
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.output._options import CogOptions
+from odc_stats_gpu.output._spool import IN_MEMORY, plane
+
+Array = np.ndarray[Any, Any]
+
+
+class GdalImage:
+    """Takes rectangles of one or more bands; GDAL encodes them when all have come."""
+
+    def __init__(
+        self,
+        geobox: GeoBox,
+        count: int,
+        dtype: str,
+        nodata: float | None,
+        options: CogOptions,
+        scratch: Path | None = None,
+    ) -> None:
+        self._geobox, self._nodata, self._options = geobox, nodata, options
+        self._scratch = scratch
+        self._pixels = plane((count, *geobox.shape), np.dtype(dtype), scratch)
+        self._encoded = b""
+
+    def put(self, row: int, col: int, pixels: Array) -> list[Callable[[], None]]:
+        """Copy (y, x) or (band, y, x) in."""
+        height, width = pixels.shape[-2:]
+        self._pixels[:, row : row + height, col : col + width] = pixels
+        return []
+
+    def complete(self) -> None:
+        """Encode; raises ConfigError when GDAL refuses the creation options."""
+        self._encoded = encode_gdal(
+            self._pixels, self._geobox, self._nodata, self._options, self._scratch
+        )
+        self._pixels = np.empty(0, np.uint8)
+
+    def chunks(self) -> tuple[int, Iterator[bytes]]:
+        """Size and bytes of the COG after `complete`."""
+        return len(self._encoded), iter([self._encoded])
 
 
 def encode_gdal(
-    pixels: np.ndarray[Any, Any],
+    pixels: Array,
     geobox: GeoBox,
     nodata: float | None,
     options: CogOptions,
-    *,
-    mask: np.ndarray[Any, Any] | None = None,
-    colors: tuple[ColorInterp, ...] = (),
+    scratch: Path | None = None,
 ) -> bytes:
-    """Encode (band, y, x) as a COG in memory; `mask` (y, x) uint8 becomes an internal mask.
+    """Encode (band, y, x) as a COG; four bands of uint8 are red, green, blue and alpha.
 
-    The overviews are built in a MEM dataset first: the COG driver would write and compress a
-    temporary copy of them. Raises ConfigError when GDAL refuses the creation options.
+    JPEG has no fourth band: there the alpha becomes an internal mask. Overviews are built in an
+    uncompressed copy, each from the one before. Raises ConfigError when GDAL refuses the options.
     """
-    count, height, width = pixels.shape
-    profile = {
-        "driver": "MEM",
-        "width": width,
-        "height": height,
-        "count": count,
-        "dtype": pixels.dtype.name,
-        "crs": rasterio_crs(geobox),
-        "transform": geobox.transform,
-        "nodata": nodata,
-    }
     creation = {
         "TILED": "YES",
         "BLOCKYSIZE": options.block[0],
         "BLOCKXSIZE": options.block[1],
+        "BIGTIFF": "IF_SAFER",
         **options.creation,
     }
+    mask = None
+    if len(pixels) == 4 and creation["COMPRESS"] == "JPEG":
+        pixels, mask = pixels[:3], pixels[3]
+        creation = {"PHOTOMETRIC": "YCBCR", **creation}
+    if len(pixels) > 1:
+        creation = {"INTERLEAVE": "PIXEL", **creation}
+    profile = {
+        "driver": "GTiff",
+        "width": pixels.shape[2],
+        "height": pixels.shape[1],
+        "count": len(pixels),
+        "dtype": pixels.dtype.name,
+        "crs": rasterio_crs(geobox),
+        "transform": geobox.transform,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "bigtiff": "IF_SAFER",
+    }
+    if len(pixels) > 2:
+        profile["photometric"] = "RGB"
+    if len(pixels) == 4:
+        profile["alpha"] = "YES"
     env = {
         "GDAL_TIFF_OVR_BLOCKSIZE": _power_of_two(options.ovr_block),
         "GDAL_TIFF_INTERNAL_MASK": True,
         "GDAL_NUM_THREADS": "1",
     }
     try:
-        with rasterio.Env(**env), MemoryFile() as out:
-            with rasterio.open(f"tile-{uuid.uuid4().hex}", "w", **profile) as src:
-                if colors:
-                    src.colorinterp = colors
-                src.write(pixels)
+        with rasterio.Env(**env), _workplace(pixels.nbytes, scratch) as (raw, final, contents):
+            with rasterio.open(raw, "w", **profile) as dst:
+                dst.write(pixels)
                 if mask is not None:
-                    src.write_mask(mask)
+                    dst.write_mask(mask)
                 if options.levels:
-                    src.build_overviews(list(options.levels), Resampling[options.resampling])
-                gdal_copy(src, out.name, driver="GTiff", copy_src_overviews=True, **creation)
-            return bytes(out.getbuffer())
-    except RasterioError as exc:
+                    dst.build_overviews(list(options.levels), Resampling[options.resampling])
+            with rasterio.open(raw) as src:
+                gdal_copy(src, final, driver="GTiff", copy_src_overviews=True, **creation)
+            with rasterio.open(final):
+                pass  # refuses a file that GDAL gave up half-way
+            return contents()
+    except (RasterioError, CPLE_BaseError, ValueError) as exc:
         raise ConfigError(
             f"GDAL can't write a COG with {dict(options.creation)}: {exc}", "check cog_opts"
         ) from exc
+
+
+@contextmanager
+def _workplace(size: int, scratch: Path | None) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+    """Names of an uncompressed file and of the result, in memory or on disk; reads the result."""
+    if size <= IN_MEMORY:
+        with MemoryFile() as raw, MemoryFile() as final:
+            yield raw.name, final.name, lambda: bytes(final.getbuffer())
+    else:
+        with TemporaryDirectory(dir=scratch, prefix="odc-stats-gpu-") as folder:
+            final_path = Path(folder, "final.tif")
+            yield f"{folder}/raw.tif", str(final_path), final_path.read_bytes
 
 
 def rasterio_crs(geobox: GeoBox) -> Any:

@@ -41,7 +41,7 @@ class CogOptions:
 
 
 def merge_options(cog: Mapping[str, Any], band: str) -> dict[str, Any]:
-    """Defaults, then top-level keys, then the band's own: a dict-valued key or one of `overrides`."""
+    """Defaults, top-level keys, then the band's own: a dict-valued key or one of `overrides`."""
     merged = {k: v for k, v in {**COG_DEFAULTS, **cog}.items() if not isinstance(v, Mapping)}
     for group in (cog, cog.get("overrides") or {}):
         if isinstance(group.get(band), Mapping):

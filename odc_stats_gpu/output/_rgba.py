@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def valid_mask(band: Array, nodata: float | None) -> Array:
     return valid
 
 
-def stretch(band: Array, clamp: tuple[float, float]) -> Array:
+def stretch(band: Array, clamp: Sequence[float]) -> Array:
     """Clip to the clamp and scale it to 0..255, truncated as the incumbent does, top included."""
     lo, hi = (np.float32(v) for v in clamp)
     if not hi > lo:
@@ -29,7 +30,7 @@ def stretch(band: Array, clamp: tuple[float, float]) -> Array:
 
 
 def to_rgba(
-    bands: Sequence[Array], nodata: Sequence[float | None], clamp: tuple[float, float]
+    bands: Sequence[Array], nodata: Sequence[float | None], clamp: Sequence[float]
 ) -> Array:
     """Three bands (y, x) to uint8 (4, y, x): red, green, blue, alpha 255 where all are valid."""
     valid = np.logical_and.reduce([valid_mask(b, n) for b, n in zip(bands, nodata, strict=True)])
@@ -37,27 +38,36 @@ def to_rgba(
     return np.stack([*colors, np.where(valid, np.uint8(255), np.uint8(0))])
 
 
-def thumbnail(rgba: Array, side: int = 512) -> bytes:
-    """JPEG (quality 85), longer side at most `side`: means of whole pixels, black without data."""
-    step = max(1, -(-max(rgba.shape[1:]) // side))
-    return jpeg(shrink(rgba, step)[:3].transpose(1, 2, 0))
+class Thumbnail:
+    """Means of step x step pixels of an rgba image, collected block by block in any order."""
 
+    def __init__(self, shape: tuple[int, int], side: int = 512) -> None:
+        self._step = max(1, -(-max(shape) // side))
+        height, width = (-(-n // self._step) for n in shape)
+        self._sums = np.zeros((4, height, width), np.int64)  # integers: the order doesn't matter
+        self._lock = threading.Lock()
 
-def shrink(rgba: Array, step: int) -> Array:
-    """Means of step x step pixels of (4, y, x), weighted by alpha; a ragged edge is dropped."""
-    height, width = (max(1, n // step) for n in rgba.shape[1:])
-    step_y, step_x = min(step, rgba.shape[1]), min(step, rgba.shape[2])
-    cut = rgba[:, : height * step_y, : width * step_x].astype(np.float32)
-    alpha = cut[3:] / 255
-    cut[:3] *= alpha
-    mean = cut.reshape(4, height, step_y, width, step_x).mean(axis=(2, 4))
-    weight = mean[3:] / 255
-    out = np.divide(mean[:3], weight, out=np.zeros_like(mean[:3]), where=weight > 0)
-    return np.concatenate([np.rint(out), np.rint(mean[3:])]).astype(np.uint8)
+    def put(self, row: int, col: int, rgba: Array) -> None:
+        """Add (4, y, x) uint8."""
+        valid = (rgba[3] != 0).astype(np.uint8)
+        sums = np.stack([*(rgba[:3] * valid), valid]).astype(np.int64)
+        for axis, first in ((1, row), (2, col)):
+            size = sums.shape[axis]
+            # columns of the small image that this block touches begin at these of its own
+            starts = np.arange(-(first % self._step), size, self._step).clip(0)
+            sums = np.add.reduceat(sums, starts, axis)
+        y, x = row // self._step, col // self._step
+        with self._lock:
+            self._sums[:, y : y + sums.shape[1], x : x + sums.shape[2]] += sums
 
+    def rgb(self) -> Array:
+        """The picture (y, x, 3) uint8, black without data."""
+        count = np.maximum(self._sums[3], 1)
+        mean = (2 * self._sums[:3] + count) // (2 * count)
+        return np.ascontiguousarray(mean.astype(np.uint8).transpose(1, 2, 0))
 
-def jpeg(picture: Array) -> bytes:
-    """JPEG of (y, x, 3) uint8."""
-    import imagecodecs
+    def jpeg(self) -> bytes:
+        """The picture as JPEG, quality 85 as the incumbent's."""
+        import imagecodecs
 
-    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(picture), level=85))
+        return bytes(imagecodecs.jpeg8_encode(self.rgb(), level=85))

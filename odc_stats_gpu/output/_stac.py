@@ -50,7 +50,7 @@ class AssetFile:
 def render_item(
     task: Task, assets: Sequence[AssetFile], self_href: str, info: RunInfo, now: datetime
 ) -> bytes:
-    """Compact JSON of the item; the same for the same input apart from `odc:processing_datetime`."""
+    """Compact JSON of the item: deterministic apart from `odc:processing_datetime`."""
     import pystac
 
     geometry, bbox = footprint(task.geobox)

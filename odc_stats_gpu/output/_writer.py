@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from odc_stats_gpu.errors import Cancelled, OdcStatsError
+from odc_stats_gpu.errors import Cancelled, ConfigError, DataError, OdcStatsError
 from odc_stats_gpu.model import Block, OutputBand, RunInfo, Task
-from odc_stats_gpu.output._gdal import encode_gdal
+from odc_stats_gpu.output._backlog import Backlog
+from odc_stats_gpu.output._codec import Codec
+from odc_stats_gpu.output._gdal import GdalImage
 from odc_stats_gpu.output._options import asks_for, cog_options
-from odc_stats_gpu.output._rgba import thumbnail, to_rgba
+from odc_stats_gpu.output._pyramid import Pyramid
+from odc_stats_gpu.output._rgba import Thumbnail, to_rgba
+from odc_stats_gpu.output._spool import Spool
 from odc_stats_gpu.output._stac import COG_TYPE, AssetFile, render_item
-from odc_stats_gpu.output._store import Store, content_type
+from odc_stats_gpu.output._store import Data, Store, content_type
 from odc_stats_gpu.telemetry import fault_point, stage
 
 if TYPE_CHECKING:
     import xarray as xr
 
 ITEM_SUFFIX = ".stac-item.json"
-RGBA = OutputBand("rgba", "uint8", None)
+_RGBA = OutputBand("rgba", "uint8", None)
+Rgb = tuple[Sequence[str], Sequence[float]]
+
+
+class _Image(Protocol):
+    """A file in the making: our own pyramid or GDAL's."""
+
+    def put(self, row: int, col: int, pixels: np.ndarray[Any, Any]) -> list[Callable[[], None]]: ...
+    def complete(self) -> None: ...
+    def chunks(self) -> tuple[int, Iterator[bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +49,7 @@ class Written:
     uri: str
     """Address of the STAC item."""
     files: tuple[str, ...]
-    """Paths relative to the location, in the order of writing; the item is the last."""
+    """Paths relative to the location; the checksums and the item are the last two."""
     bytes: int
     """Their sizes, summed."""
 
@@ -52,7 +65,13 @@ def is_done(task: Task, store: Store) -> bool:
 
 
 class TileWriter:
-    """Collects the blocks of one tile and publishes it, or leaves nothing."""
+    """Collects the blocks of one tile and publishes it, or leaves nothing behind.
+
+    `cog` are the options of RunConfig.cog, `rgb` three band names and the clamp of their values.
+    Tiles of the COGs are compressed by `threads` threads of its own while later blocks compute;
+    `scratch` (default: TMPDIR) takes what is too big for memory.
+    Raises ConfigError for options that can't be honoured.
+    """
 
     def __init__(
         self,
@@ -61,116 +80,203 @@ class TileWriter:
         store: Store,
         *,
         cog: Mapping[str, Any],
-        rgb: tuple[tuple[str, str, str], tuple[float, float]] | None = None,
+        rgb: Rgb | None = None,
         info: RunInfo | None = None,
         threads: int = 2,
         scratch: Path | None = None,
     ) -> None:
-        self._task, self._bands, self._store = task, tuple(bands), store
-        self._cog, self._rgb, self._info = cog, rgb, info or RunInfo()
-        shape = tuple(task.geobox.shape)
-        self._options = {b.name: cog_options(cog, b, shape) for b in self._bands}
-        self._pixels = {b.name: np.zeros(shape, b.dtype) for b in self._bands}
-        self._lock = threading.Lock()
-        self._put: list[str] = []
+        self._task, self._store, self._info = task, store, info or RunInfo()
+        self._bands = tuple(_with_nodata(b) for b in bands)
+        self._rgb = rgb
+        self._written: list[str] = []
+        self._spool = Spool(scratch)
+        self._images: dict[str, _Image] = {}
+        for band in self._bands:
+            self._images[band.name] = self._image(band, cog, scratch)
+        shape = _shape(task)
+        self._thumbnail: Thumbnail | None = None
+        if rgb is not None:
+            unknown = sorted(set(rgb[0]) - {b.name for b in self._bands})
+            if unknown:
+                known = [b.name for b in self._bands]
+                raise ConfigError(f"rgb_bands: no output band {unknown[0]!r}", f"known: {known}")
+            self._thumbnail = Thumbnail(shape)
+            if asks_for(cog, "rgba"):
+                self._images["rgba"] = GdalImage(
+                    task.geobox, 4, "uint8", None, cog_options(cog, _RGBA, shape), scratch
+                )
         store.sweep(task.path(""))
+        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="encode")
+        self._backlog = Backlog(self._pool)
+
+    def _image(self, band: OutputBand, cog: Mapping[str, Any], scratch: Path | None) -> _Image:
+        options = cog_options(cog, band, _shape(self._task))
+        codec = Codec.from_options(options.creation, np.dtype(band.dtype))
+        geobox = self._task.geobox
+        if codec is None:
+            return GdalImage(geobox, 1, band.dtype, band.nodata, options, scratch)
+        return Pyramid(geobox, band, options, codec, self._spool, scratch)
 
     def put(self, block: Block, ds: xr.Dataset) -> None:
-        """Take over one block: a Dataset of the output bands with dims (y, x)."""
-        for name, target in self._pixels.items():
-            target[block.slices] = ds[name].values
+        """Take over one block: a Dataset of the output bands with dims (y, x), in any order.
+
+        The pixels are copied before this returns. Thread-safe; waits only when compression is far
+        behind. Raises DataError when a band is missing or of another shape or type than promised.
+        """
+        pixels = {band.name: _pixels(ds, band, block) for band in self._bands}
+        for name, values in pixels.items():
+            for job in self._images[name].put(block.y0, block.x0, values):
+                self._backlog.add(job)
+        if self._rgb is not None and self._thumbnail is not None:
+            names, clamp = self._rgb
+            nodata = {b.name: b.nodata for b in self._bands}
+            with stage("encode"):
+                rgba = to_rgba([pixels[n] for n in names], [nodata[n] for n in names], clamp)
+                self._thumbnail.put(block.y0, block.x0, rgba)
+                if "rgba" in self._images:
+                    self._images["rgba"].put(block.y0, block.x0, rgba)
         fault_point("block_put")
 
     def commit(self, check: Callable[[], None] | None = None) -> Written:
-        """Publish everything, the item last; `check` may raise Cancelled before assets and item."""
+        """Publish everything, the item last; `check` may raise Cancelled before assets and item.
+
+        When it fails nothing of this attempt stays: neither an item nor assets.
+        """
         try:
-            return self._commit(check or (lambda: None))
+            self._backlog.wait()
+            for image in self._images.values():
+                self._backlog.add(image.complete)
+            self._backlog.wait()
+            return self._publish(check or (lambda: None))
         except BaseException as exc:
             self._discard(exc)
             raise
+        finally:
+            self.abort()
 
     def abort(self) -> None:
-        """Drop everything temporary."""
-        self._pixels = {}
+        """Stop encoding and drop everything temporary; safe to call twice, and after `commit`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._images = {}
+        self._spool.close()
 
-    def _commit(self, check: Callable[[], None]) -> Written:
+    def _publish(self, check: Callable[[], None]) -> Written:
         task = self._task
+        item_path = task.path(ITEM_SUFFIX)
         check()
         fault_point("before_assets")
-        item_path = task.path(ITEM_SUFFIX)
-        if self._store.exists(item_path):
-            self._store.delete(item_path)
-        assets: list[AssetFile] = []
-        for band in self._bands:
-            with stage("encode"):
-                data = encode_gdal(
-                    self._pixels[band.name][None],
-                    task.geobox,
-                    band.nodata,
-                    self._options[band.name],
-                )
+        # while assets change, the tile is not done: an item would vouch for a mixture
+        self._store.delete(item_path)
+        assets = list(self._pool.map(self._publish_image, self._images))
+        if self._thumbnail is not None:
+            data = self._thumbnail.jpeg()
             assets.append(
-                self._asset(band.name, f"_{band.name}.tif", data, COG_TYPE, ("data",), band)
+                self._asset("thumbnail", "_thumbnail.jpg", (len(data), iter([data])), None)
             )
-        assets += self._pictures()
         item = render_item(task, assets, self._store.uri(item_path), self._info, datetime.now(UTC))
-        lines = [(hashlib.sha1(item).hexdigest(), item_path.rpartition("/")[2])]  # noqa: S324
+        lines = [(hashlib.sha1(item).hexdigest(), item_path.rpartition("/")[2])]  # noqa: S324 - the format
         lines += [(a.sha1, a.name) for a in assets]
         text = "".join(f"{digest}  {name}\n" for digest, name in lines).encode()
-        self._publish(task.path(".sha1"), text)
+        self._store_file(task.path(".sha1"), text)
         fault_point("before_item")
         check()
-        self._publish(item_path, item)
+        self._store_file(item_path, item)
         fault_point("item_written")
+        files = (*(a.path for a in assets), task.path(".sha1"), item_path)
         total = sum(a.size for a in assets) + len(text) + len(item)
-        return Written(self._store.uri(item_path), tuple(self._put), total)
+        return Written(self._store.uri(item_path), files, total)
 
-    def _pictures(self) -> list[AssetFile]:
-        if self._rgb is None:
-            return []
-        names, clamp = self._rgb
-        nodata = {b.name: b.nodata for b in self._bands}
-        rgba = to_rgba([self._pixels[n] for n in names], [nodata[n] for n in names], clamp)
-        out = []
-        if asks_for(self._cog, "rgba"):
-            options = cog_options(self._cog, RGBA, rgba.shape[1:])
-            data = encode_gdal(rgba, self._task.geobox, None, options)
-            out.append(self._asset("rgba", "_rgba.tif", data, COG_TYPE, ("visual",)))
-        data = thumbnail(rgba)
-        out.append(self._asset("thumbnail", "_thumbnail.jpg", data, "image/jpeg", ("thumbnail",)))
-        return out
+    def _publish_image(self, name: str) -> AssetFile:
+        band = next((b for b in self._bands if b.name == name), None)
+        return self._asset(name, f"_{name}.tif", self._images[name].chunks(), band)
 
     def _asset(
-        self, key: str, suffix: str, data: bytes, media: str, roles: tuple[str, ...],
-        band: OutputBand | None = None,
-    ) -> AssetFile:  # fmt: skip
+        self,
+        key: str,
+        suffix: str,
+        content: tuple[int, Iterator[bytes]],
+        band: OutputBand | None,
+    ) -> AssetFile:
         path = self._task.path(suffix)
-        self._publish(path, data)
+        size, chunks = content
+        sha1, sha256 = hashlib.sha1(), hashlib.sha256()  # noqa: S324 - the incumbent's format
+
+        def hashed() -> Iterator[bytes]:
+            for chunk in chunks:
+                sha1.update(chunk)
+                sha256.update(chunk)
+                yield chunk
+
+        self._store_file(path, hashed())
         fault_point("asset_written")
-        sha1 = hashlib.sha1(data).hexdigest()  # noqa: S324 - the incumbent's format
+        role = {"rgba": "visual", "thumbnail": "thumbnail"}.get(key, "data")
+        media = COG_TYPE if path.endswith(".tif") else content_type(path)
         return AssetFile(
-            key, path, len(data), sha1, hashlib.sha256(data).hexdigest(), media, roles, band
+            key, path, size, sha1.hexdigest(), sha256.hexdigest(), media, (role,), band
         )
 
-    def _publish(self, path: str, data: bytes) -> None:
+    def _store_file(self, path: str, data: Data) -> None:
         with stage("write"):
-            self._put.append(path)
+            self._written.append(path)
             self._store.put(path, data, content_type(path))
 
     def _discard(self, exc: BaseException) -> None:
-        self.abort()
+        """Take back the assets of a failed attempt."""
         # a lost lease means that another worker may be writing the same files: leave them to it
         if isinstance(exc, Cancelled):
             return
+        self._pool.shutdown(wait=True, cancel_futures=True)
         with contextlib.suppress(OdcStatsError):
             if not is_done(self._task, self._store):
-                for path in self._put:
+                for path in self._written:
                     self._store.delete(path)
+
+
+def _shape(task: Task) -> tuple[int, int]:
+    height, width = task.geobox.shape
+    return (int(height), int(width))
+
+
+def _with_nodata(band: OutputBand) -> OutputBand:
+    """The band as it is written: floats without nodata are tagged NaN, as the incumbent's."""
+    dtype = np.dtype(band.dtype)
+    if dtype.kind == "f":
+        return band if band.nodata is not None else _replace(band, float("nan"))
+    if band.nodata is not None:
+        info = np.iinfo(dtype)
+        if not (info.min <= band.nodata <= info.max and float(band.nodata).is_integer()):
+            raise ConfigError(
+                f"band {band.name!r}: nodata {band.nodata} is no value of {dtype.name}",
+                f"choose one from {info.min} to {info.max}",
+            )
+    return band
+
+
+def _replace(band: OutputBand, nodata: float) -> OutputBand:
+    return OutputBand(band.name, band.dtype, nodata, band.units, band.categorical)
+
+
+def _pixels(ds: xr.Dataset, band: OutputBand, block: Block) -> np.ndarray[Any, Any]:
+    """Values of one band on the host, checked against what was promised."""
+    if band.name not in ds:
+        raise DataError(
+            f"the plugin returned no band {band.name!r}, only {sorted(map(str, ds.data_vars))}",
+            "output_bands() and reduce() of the plugin must agree",
+        )
+    data = ds[band.name].data
+    values = data.get() if hasattr(data, "get") else np.asarray(data)  # CuPy arrays have get()
+    if values.shape != block.shape or values.dtype != np.dtype(band.dtype):
+        raise DataError(
+            f"band {band.name!r} of block {block.slices} is {values.dtype} {values.shape}, "
+            f"promised were {band.dtype} {block.shape}",
+            "output_bands() and reduce() of the plugin must agree",
+        )
+    return values
 
 
 def writer_bytes(
     shape: tuple[int, int], bands: Sequence[OutputBand], block_shape: tuple[int, int]
 ) -> int:
-    """Peak host memory of a writer in bytes, for the memory plan."""
+    """Peak host memory of a writer in bytes, for the memory plan. TODO."""
     del block_shape
     return 2 * shape[0] * shape[1] * sum(np.dtype(b.dtype).itemsize for b in bands)
