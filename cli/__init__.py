@@ -1,1 +1,5 @@
 """The command line: parsing and printing only."""
+
+from odc_stats_gpu.cli._main import main
+
+__all__ = ["main"]

@@ -1,1 +1,72 @@
-"""The engine room; see ARCHITECTURE.md."""
+"""Where and when tiles are made: device, memory plan, block pipeline, executors, life of a task.
+
+Importing this loads nothing heavy: the process that supervises needs neither NumPy nor GDAL.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odc_stats_gpu.engine._doctor import Finding, examine
+    from odc_stats_gpu.engine._executor import Executor
+    from odc_stats_gpu.engine._inline import InlineExecutor
+    from odc_stats_gpu.engine._job import (
+        CancelToken,
+        Prepared,
+        RunRequest,
+        RunSummary,
+        TaskJob,
+        TaskResult,
+    )
+    from odc_stats_gpu.engine._lifecycle import process_task
+    from odc_stats_gpu.engine._prepare import dry_run
+    from odc_stats_gpu.engine._run import run_tasks
+    from odc_stats_gpu.engine._start import drop_prestarted, open_executor, prestart
+    from odc_stats_gpu.engine._worker import WorkerExecutor
+
+_HOMES = {
+    "CancelToken": "_job",
+    "Executor": "_executor",
+    "Finding": "_doctor",
+    "InlineExecutor": "_inline",
+    "Prepared": "_job",
+    "RunRequest": "_job",
+    "RunSummary": "_job",
+    "TaskJob": "_job",
+    "TaskResult": "_job",
+    "WorkerExecutor": "_worker",
+    "drop_prestarted": "_start",
+    "dry_run": "_prepare",
+    "examine": "_doctor",
+    "open_executor": "_start",
+    "prestart": "_start",
+    "process_task": "_lifecycle",
+    "run_tasks": "_run",
+}
+
+__all__ = [
+    "CancelToken",
+    "Executor",
+    "Finding",
+    "InlineExecutor",
+    "Prepared",
+    "RunRequest",
+    "RunSummary",
+    "TaskJob",
+    "TaskResult",
+    "WorkerExecutor",
+    "drop_prestarted",
+    "dry_run",
+    "examine",
+    "open_executor",
+    "prestart",
+    "process_task",
+    "run_tasks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

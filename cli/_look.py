@@ -1,0 +1,74 @@
+"""Commands that look at something: verify, report, doctor; and the demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    location: Annotated[str, typer.Argument(help="Where the tiles are: a folder or s3://...")],
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+) -> int:
+    """Check checksums, COGs, STAC items, types and nodata of finished tiles; exit 1 when not ok."""
+    from odc_stats_gpu.output import verify as check
+
+    findings = list(check(location))
+    bad = [f for f in findings if not getattr(f, "ok", False)]
+    if as_json:
+        typer.echo(json.dumps([asdict(f) for f in findings], indent=2, default=str))
+    else:
+        for finding in findings:
+            typer.echo(str(finding))
+        typer.echo(f"{len(findings) - len(bad)} ok, {len(bad)} not ok in {location}")
+    return 1 if bad or not findings else 0
+
+
+def report(
+    location: Annotated[str, typer.Argument(help="Where the tiles are: a folder or s3://...")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> int:
+    """Write one HTML page with pictures of all bands of finished tiles."""
+    from odc_stats_gpu.output import write_report
+
+    typer.echo(f"wrote {write_report(location, out)}")
+    return 0
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the archive, tiles and report.")] = Path(
+        "demo-out"
+    ),
+    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+) -> int:
+    """Write a made-up archive, make tiles of it with every plugin, verify, report."""
+    from odc_stats_gpu.demo import run_demo
+
+    code = run_demo(out, seed=seed)
+    return code if isinstance(code, int) else 0
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    env: Annotated[
+        str | None, typer.Option("--env", "-E", help="Datacube environment to try.")
+    ] = None,
+) -> int:
+    """Look at GPU, memory, CPUs, disk, GDAL, AWS and the datacube; one line each."""
+    from odc_stats_gpu.engine import examine
+
+    findings = examine(env=env)
+    if as_json:
+        typer.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        width = max(len(f.what) for f in findings)
+        for f in findings:
+            remedy = f"  -> {f.remedy}" if f.remedy else ""
+            typer.echo(f"{f.what:<{width}}  {'ok' if f.ok else 'no'}  {f.found}{remedy}")
+    sys.stdout.flush()
+    return 0

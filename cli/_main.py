@@ -1,0 +1,85 @@
+"""Entry point: exit codes and one-line errors for every command."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Sequence
+
+from odc_stats_gpu.errors import Cancelled, ConfigError, OdcStatsError
+
+DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 3
+_NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--from-sqs"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 some failed, 2 wrong use, 3 interrupted."""
+    args = [_positional(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+    if args[:1] == ["run"] and not _NO_WORKER & {a.partition("=")[0] for a in args}:
+        from odc_stats_gpu.engine import prestart
+
+        prestart()  # it imports NumPy and GDAL while this process imports the command line
+    try:
+        return _invoke(args)
+    finally:
+        if "odc_stats_gpu.engine._start" in sys.modules:
+            from odc_stats_gpu.engine import drop_prestarted
+
+            drop_prestarted()
+
+
+def _positional(argument: str) -> str:
+    """A slice from the end, `-10:`, is no option: a space in front tells the parser so."""
+    return f" {argument}" if re.fullmatch(r"-\d+:[-\d:]*", argument) else argument
+
+
+def _invoke(args: list[str]) -> int:
+    import typer
+    from typer.main import get_command
+
+    from odc_stats_gpu.cli._app import app
+
+    # Typer carries its own copy of click since 0.20: its classes are found through its exports
+    click_exception = typer.BadParameter.__mro__[2]
+    try:
+        command = get_command(app)
+        code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except typer.Exit as exc:
+        return int(exc.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    except click_exception as exc:
+        _say(f"{exc.format_message()} (see `{_command_path(exc)} --help`)")  # type: ignore[attr-defined]
+        return WRONG_USE
+    except Cancelled as exc:
+        _say(str(exc))
+        return INTERRUPTED
+    except OdcStatsError as exc:
+        if "--debug" in args:
+            raise
+        _say(str(exc))
+        return WRONG_USE if isinstance(exc, ConfigError) else SOME_FAILED
+    except BrokenPipeError:  # `| head` has seen enough
+        with contextlib.suppress(OSError):
+            sys.stdout = None  # type: ignore[assignment] # nothing is flushed into the closed pipe
+        return DONE
+    except Exception as exc:
+        if "--debug" in args:
+            raise
+        text = " ".join(str(exc).split()) or "no message"
+        _say(f"{type(exc).__name__}: {text} (a bug? repeat with --debug for the traceback)")
+        return SOME_FAILED
+
+
+def _say(text: str) -> None:
+    """One line on stderr, never wrapped."""
+    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+
+
+def _command_path(exc: object) -> str:
+    context = getattr(exc, "ctx", None)
+    return str(context.command_path) if context is not None else "odc-stats-gpu"
+

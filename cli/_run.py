@@ -1,0 +1,264 @@
+"""`run`: make tiles of a task database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from odc_stats_gpu.errors import Cancelled, ConfigError
+
+if TYPE_CHECKING:
+    from odc_stats_gpu.engine import CancelToken, RunRequest, TaskJob, TaskResult
+
+LogFormat = Literal["console", "json"]
+
+
+def run(
+    filedb: Annotated[str, typer.Argument(help="Task database written by save-tasks.")] = "",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Which tasks: period/x/y, a row number of the csv, a slice like 0:10. Default all."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML: a file, a URL, or the text itself.")
+    ] = None,
+    plugin: Annotated[
+        str | None,
+        typer.Option(help="gm-ls, gm-s2, gm-generic, pq, package.module.Class or file.py:Class."),
+    ] = None,
+    plugin_config: Annotated[
+        str | None, typer.Option(help="YAML keys that overrule those of plugin_config.")
+    ] = None,
+    cog_config: Annotated[
+        str | None, typer.Option(help="YAML that replaces cog_opts as a whole.")
+    ] = None,
+    location: Annotated[
+        str | None, typer.Option(help="Where tiles go: a folder, file:///dir or s3://bucket/prefix.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; 0 or less: all CPUs of the control group.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(help="60Gi, 8GB, 1024Mi. Never more than the control group has; default that."),
+    ] = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="Pixel size instead of the grid's; divides the tile.")
+    ] = None,
+    resampling: Annotated[
+        str | None, typer.Option(help="nearest, bilinear, cubic or average.")
+    ] = None,
+    block_size: Annotated[
+        str | None, typer.Option(help="N or HxW pixels instead of the memory plan's choice.")
+    ] = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option("--overwrite/--no-overwrite", help="Make tiles again that are finished."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "--dryrun", help="Print what would be done; write nothing.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda. Default auto: CUDA where there is one.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="worker (default): one supervised process; none: in-process; dask."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="tcp://host:port of a Dask cluster that runs already.")
+    ] = None,
+    max_processing_time: Annotated[
+        int | None, typer.Option(help="Seconds after which a tile is stopped; 0: never.")
+    ] = None,
+    dataset_filters: Annotated[
+        str | None, typer.Option(help="JSON objects joined by |: scenes that match any are used.")
+    ] = None,
+    public: Annotated[
+        bool | None,
+        typer.Option("--public/--no-public", help="S3 objects readable by everybody, or not."),
+    ] = None,
+    apply_eodatasets3: Annotated[
+        bool | None,
+        typer.Option(
+            "--apply-eodatasets3/--no-apply-eodatasets3",
+            "--apply_eodatasets3/--no-apply_eodatasets3",
+            help="Write EO3 documents, too.",
+        ),
+    ] = None,
+    heartbeat_filepath: Annotated[
+        str | None, typer.Option(help="File that is touched as long as the run is alive.")
+    ] = None,
+    from_sqs: Annotated[str | None, typer.Option(help="Take tasks from this queue.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Lines for people or for Loki.")] = "console",
+    debug: Annotated[bool, typer.Option("--debug", help="More log lines, tracebacks.")] = False,
+) -> int:
+    """Make the tiles of a task database: read, reduce, write COGs and a STAC item.
+
+    Exit codes: 0 done, 1 some tasks failed, 2 wrong options or configuration, 3 interrupted.
+    """
+    from odc_stats_gpu.cli._yaml import merge, read_mapping
+
+    if from_sqs:
+        if dry_run:
+            raise ConfigError("--dry-run doesn't go with --from-sqs", "name a task database")
+        raise ConfigError("--from-sqs is not supported in this version", "name a task database")
+    s3_acl = None if public is None else "public-read" if public else ""
+    raw = merge(
+        config,
+        {
+            "plugin": plugin, "output_location": location, "threads": threads,
+            "memory_limit": memory_limit, "resolution": resolution, "block_size": block_size,
+            "overwrite": overwrite, "device": device, "cluster": cluster, "scheduler": scheduler,
+            "max_processing_time": max_processing_time, "dataset_filters": dataset_filters,
+            "s3_acl": s3_acl, "apply_eodatasets3": apply_eodatasets3,
+            "heartbeat_filepath": heartbeat_filepath,
+        },
+    )  # fmt: skip
+    if public is False:
+        raw["s3_public"] = False
+    plugin_keys = read_mapping(plugin_config, "--plugin-config") if plugin_config else {}
+    if resampling is not None:
+        plugin_keys["resampling"] = resampling
+    if plugin_keys:
+        raw["plugin_config"] = {**_keys(raw.get("plugin_config")), **plugin_keys}
+    if cog_config:
+        raw["cog_opts"] = read_mapping(cog_config, "--cog-config")
+    path, selectors = _database(filedb, tasks or [], raw)
+
+    from odc_stats_gpu.engine import RunRequest
+
+    level = "debug" if debug else "info"
+    request = RunRequest(raw, path, tuple(selectors), _process_start(), level)
+    return _dry(request) if dry_run else _real(request, log_format, debug)
+
+
+def _keys(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"plugin_config is a {type(value).__name__}", "keys and values are needed")
+    return value
+
+
+def _database(filedb: str, tasks: list[str], raw: dict[str, Any]) -> tuple[str, list[str]]:
+    """The database and the selectors: with `filedb` in the configuration, the first may be a task."""
+    configured = str(raw.get("filedb") or "")
+    if configured and filedb and not filedb.endswith(".db") and not Path(filedb).exists():
+        return configured, [filedb, *tasks]
+    path = filedb or configured
+    return (path if "://" in path or not path else str(Path(path).absolute())), tasks
+
+
+def _process_start() -> float:
+    """Epoch seconds at which this process was started, by the kernel's account."""
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.process_time()
+
+
+def _dry(request: RunRequest) -> int:
+    from odc_stats_gpu.engine import dry_run
+
+    for task in dry_run(request):
+        typer.echo(task.line)
+        for line in task.plan:
+            typer.echo(f"    {line}")
+    return 0
+
+
+def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
+    from odc_stats_gpu.engine import CancelToken, open_executor, run_tasks
+    from odc_stats_gpu.telemetry import RunProgress, configure_logging, log
+
+    token = CancelToken()
+    with _signals(token):
+        progress = RunProgress(log_format, "debug" if debug else "info")
+        executor = open_executor(request, token=token, progress=progress.block)
+        try:
+            configure_logging(log_format, "debug" if debug else "info")
+            prepared = executor.prepare(request)
+            progress.total = len(prepared.jobs)
+            log("configuration", **prepared.config)
+            log(
+                "run", tasks=len(prepared.jobs), location=prepared.location,
+                device=prepared.device, threads=prepared.threads,
+                memory_limit_mib=prepared.memory_limit >> 20,
+            )  # fmt: skip
+
+            def on_result(_job: TaskJob, result: TaskResult) -> None:
+                progress.tile(result.index)
+                _tell(result, debug)
+
+            with progress:
+                summary = run_tasks(prepared.jobs, executor, on_result, token)
+        except Cancelled:
+            if not token.cancelled:
+                raise
+            log(f"interrupted: {token.reason}", level="error")
+            return 3
+        finally:
+            executor.close()
+    if summary.interrupted:
+        log(f"interrupted: {token.reason}", level="error", remaining=len(prepared.jobs) - summary.total)
+    if log_format == "json":
+        log(summary.line, tasks=summary.total, done=summary.done, skipped=summary.skipped,
+            failed=len(summary.failed), seconds=summary.seconds)  # fmt: skip
+    else:
+        for result in summary.failed:
+            sys.stderr.write(f"failed: {result.index}: {result.error}\n")
+        typer.echo(summary.line)
+        typer.echo(
+            f"{summary.done} made, {summary.skipped} skipped, {len(summary.failed)} failed "
+            f"of {len(prepared.jobs)} in {summary.seconds:.1f} s, in {prepared.location}"
+        )
+    return summary.exit_code
+
+
+def _tell(result: TaskResult, debug: bool) -> None:
+    """The line of one task."""
+    from odc_stats_gpu.telemetry import log
+
+    facts: dict[str, Any] = {"tile": result.index, "seconds": result.seconds}
+    if result.status == "failed":
+        log("task failed", level="error", **facts, error=result.error)
+        if debug and result.trace:
+            sys.stderr.write(result.trace)
+    elif result.status == "skipped":
+        log("task skipped", **facts, uri=result.uri)
+    else:
+        log(
+            "task done", **facts, uri=result.uri, peak_mib=result.peak_memory >> 20,
+            stages=dict(result.stages),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _signals(token: CancelToken) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the run to stop; a second one ends it at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        if token.cancelled:
+            os._exit(3)
+        token.cancel(f"received {signal.Signals(number).name}")
+        if token.interrupts:
+            raise Cancelled(token.reason)
+
+    old = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,27 @@
+"""Where tiles are made: in this process, in a supervised worker, on a Dask cluster. One small protocol."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Protocol
+
+from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob, TaskResult
+
+
+class Executor(Protocol):
+    """Runs one tile per future. Nothing survives `close`: no thread, no process."""
+
+    slots: int
+    """Tiles that can be in work at the same time."""
+
+    def prepare(self, request: RunRequest) -> Prepared:
+        """Validate everything and name the jobs; raises ConfigError or DataError."""
+
+    def submit(self, job: TaskJob) -> Future[TaskResult]:
+        """Make one tile. The future fails with Cancelled when the executor is killed meanwhile."""
+
+    def kill(self, reason: str) -> None:
+        """Stop what is running within seconds; it publishes nothing. No more jobs are taken."""
+
+    def close(self) -> None:
+        """Leave nothing behind; within 10 s, also in the middle of a job."""

@@ -1,0 +1,61 @@
+"""`--cluster none`: tiles are made in this process, for debugging and as the simplest executor."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+
+from odc_stats_gpu.engine._job import (
+    CancelToken,
+    OnProgress,
+    Prepared,
+    RunRequest,
+    TaskJob,
+    TaskResult,
+)
+from odc_stats_gpu.engine._lifecycle import process_task
+from odc_stats_gpu.engine._prepare import prepare, run_config
+from odc_stats_gpu.errors import Cancelled
+from odc_stats_gpu.ingest import on_first_read
+from odc_stats_gpu.model import RunConfig
+from odc_stats_gpu.telemetry import log
+
+
+class InlineExecutor:
+    """Runs a job inside `submit`; a future is always finished. No time limit, no isolation."""
+
+    slots = 1
+
+    def __init__(
+        self, token: CancelToken | None = None, progress: OnProgress | None = None
+    ) -> None:
+        self._token = token or CancelToken()
+        self._progress = progress
+        self._config: RunConfig | None = None
+
+    def prepare(self, request: RunRequest) -> Prepared:
+        """Validate in this process."""
+        self._token.interrupts = True
+        self._config = run_config(request)
+        on_first_read(
+            lambda: log("first_read", seconds=round(time.time() - request.started, 3))
+        )
+        return prepare(request)
+
+    def submit(self, job: TaskJob) -> Future[TaskResult]:
+        """Make the tile, then return."""
+        if self._config is None:
+            raise RuntimeError("prepare() comes before submit()")
+        future: Future[TaskResult] = Future()
+        try:
+            future.set_result(process_task(job, self._config, self._token, self._progress))
+        except Cancelled as exc:
+            future.set_exception(exc)
+        return future
+
+    def kill(self, reason: str) -> None:
+        """Set the flag that the next step of the tile looks at."""
+        self._token.cancel(reason)
+
+    def close(self) -> None:
+        """Nothing to leave."""

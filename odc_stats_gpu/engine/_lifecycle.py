@@ -1,0 +1,123 @@
+"""The life of one tile: skip test, plan, blocks, commit. Whatever fails leaves nothing half-written."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from odc_stats_gpu.engine._env import set_threads
+from odc_stats_gpu.engine._job import CancelToken, OnProgress, TaskJob, TaskResult
+from odc_stats_gpu.engine._memory import plan_blocks
+from odc_stats_gpu.engine._pipeline import run_blocks
+from odc_stats_gpu.engine._session import Session, session_for
+from odc_stats_gpu.errors import Cancelled, OdcStatsError
+from odc_stats_gpu.ingest import plan_tile
+from odc_stats_gpu.model import RunConfig, Task
+from odc_stats_gpu.output import TileWriter, is_done, item_uri
+from odc_stats_gpu.telemetry import fault_point, recording, stage
+
+
+def process_task(
+    job: TaskJob,
+    config: RunConfig,
+    token: CancelToken | None = None,
+    progress: OnProgress | None = None,
+) -> TaskResult:
+    """Make one tile, or skip it when it is there. Never raises for a bad tile: the result says so.
+
+    Raises Cancelled when `token` was set; the tile is then as if it had never been begun.
+    """
+    started = time.perf_counter()
+    token = token or CancelToken()
+    _reset_peak()
+    status, uri, error, trace = "failed", "", "", ""
+    with recording() as stages:
+        try:
+            session = session_for(config)
+            set_threads(session.threads)
+            fault_point("task_start")
+            token.check()
+            with stage("task"):
+                task = session.task(job)
+            uri = item_uri(task, session.store)
+            with stage("exists"):
+                skip = not config.overwrite and is_done(task, session.store)
+            if skip:
+                status = "skipped"
+            else:
+                _make(task, session, token, progress or (lambda *_: None), job.tile)
+                status = "done"
+        except Cancelled:
+            raise
+        except OdcStatsError as exc:
+            error, trace = str(exc), traceback.format_exc()
+        except Exception as exc:  # noqa: BLE001 - a bug in one tile must not take the others along
+            text = str(exc).strip().splitlines()
+            error = f"{type(exc).__name__}: {text[0] if text else 'no message'}"
+            trace = traceback.format_exc()
+    return TaskResult(
+        index=job.tile,
+        status=status,  # type: ignore[arg-type]
+        uri=uri,
+        error=" ".join(error.split()),
+        seconds=round(time.perf_counter() - started, 3),
+        stages=stages.seconds(),
+        peak_memory=_peak(),
+        trace=trace,
+    )
+
+
+def _make(
+    task: Task, session: Session, token: CancelToken, progress: OnProgress, name: str
+) -> None:
+    plugin, config = session.plugin, session.config
+    with stage("plan"):
+        plan = plan_tile(task, plugin, threads=session.threads)
+        bands = plugin.output_bands(task.products)
+        shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
+        cut = plan_blocks(
+            shape, plan, bands, session.limits, session.threads, config.block_size
+        )
+    fault_point("task_planned")
+    token.check()
+    rgb = (plugin.rgb_bands, plugin.rgb_clamp) if plugin.rgb_bands else None
+    writer = TileWriter(
+        task, bands, session.store, cog=config.cog, rgb=rgb, info=session.info,
+        threads=session.threads,
+    )  # fmt: skip
+    try:
+        run_blocks(
+            plan, cut.blocks, plugin, writer, session.device, threads=session.threads,
+            check=token.check, progress=lambda done, total: progress(name, done, total),
+        )  # fmt: skip
+        with stage("commit"):
+            writer.commit(token.check)
+    except BaseException:
+        writer.abort()
+        raise
+    fault_point("task_done")
+
+
+def sweep_task(job: TaskJob, config: RunConfig) -> None:
+    """Remove what a killed process left of a tile; the next attempt would do it too, but when?"""
+    session = session_for(config)
+    with suppress(OdcStatsError):
+        session.store.sweep(session.task(job).path(""))
+
+
+def _reset_peak() -> None:
+    with suppress(OSError):  # some sandboxes refuse: then the peak is that of the process so far
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """Highest resident bytes of this process since the last reset."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(x for x in lines if x.startswith("VmHWM:")).split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

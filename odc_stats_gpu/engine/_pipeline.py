@@ -1,0 +1,101 @@
+"""The blocks of one tile: block n+1 is read while n is computed and n-1 is handed to the writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from odc_stats_gpu.engine._device import Device
+from odc_stats_gpu.errors import Cancelled
+from odc_stats_gpu.ingest import TilePlan, load_block
+from odc_stats_gpu.model import Block, Plugin
+from odc_stats_gpu.output import TileWriter
+from odc_stats_gpu.telemetry import fault_point, stage
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def run_blocks(
+    plan: TilePlan,
+    blocks: Sequence[Block],
+    plugin: Plugin,
+    writer: TileWriter,
+    device: Device,
+    *,
+    threads: int,
+    check: Callable[[], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Read, reduce and hand over every block; at most one block waits between two steps.
+
+    `check` is called between all steps and raises Cancelled. Reading uses a pool of `threads`
+    threads (they wait for I/O and run native code that releases the GIL), computing uses the
+    caller's thread, in which the kernels start their own; the writer copies in a third.
+    """
+    failed = threading.Event()
+
+    def still_wanted() -> None:
+        """For the threads: also stop when another step of this tile has failed."""
+        check()
+        if failed.is_set():
+            raise Cancelled("another step of the tile failed")
+
+    with (
+        _pool(threads, "read") as scenes,
+        _pool(1, "next") as ahead,
+        _pool(1, "put") as behind,
+        _setting(failed),
+    ):
+
+        def read(block: Block) -> xr.Dataset:
+            still_wanted()
+            data = load_block(plan, block, scenes, device=device, check=still_wanted)
+            fault_point("block_read")
+            return data
+
+        def put(block: Block, data: xr.Dataset) -> None:
+            still_wanted()
+            writer.put(block, device.to_host(data))
+
+        following: Future[xr.Dataset] | None = ahead.submit(read, blocks[0])
+        putting: Future[None] | None = None
+        for n, block in enumerate(blocks):
+            assert following is not None  # noqa: S101 - for the type checker
+            stack = following.result()
+            following = ahead.submit(read, blocks[n + 1]) if n + 1 < len(blocks) else None
+            check()
+            with stage("reduce"):
+                reduced: xr.Dataset = plugin.reduce(stack)
+            del stack  # the next but one may be read only when this one's memory is free
+            fault_point("block_reduced")
+            if putting is not None:
+                putting.result()
+            putting = behind.submit(put, block, reduced)
+            del reduced
+            progress(n + 1, len(blocks))
+        if putting is not None:
+            putting.result()
+
+
+@contextmanager
+def _setting(failed: threading.Event) -> Iterator[None]:
+    """Tell the threads when this block is left by an error."""
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
+
+
+@contextmanager
+def _pool(threads: int, name: str) -> Iterator[Any]:
+    """A thread pool that forgets what has not begun when its block is left by an error."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,109 @@
+"""Validate a run before any work: everything that can be wrong with a request is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
+from odc_stats_gpu.engine._limits import show_bytes
+from odc_stats_gpu.engine._memory import plan_blocks
+from odc_stats_gpu.engine._session import Session, open_database, session_for
+from odc_stats_gpu.errors import ConfigError, OdcStatsError
+from odc_stats_gpu.ingest import plan_tile
+from odc_stats_gpu.model import RunConfig, TileIndex, parse_config
+from odc_stats_gpu.output import is_done, item_uri
+from odc_stats_gpu.tasks import TaskDb, select
+
+
+def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
+    """Validate and name the jobs; `embed` puts the tasks themselves into the jobs.
+
+    Raises ConfigError; a database or store that can't be used counts as one, too.
+    """
+    session, database, indexes = _validate(request)
+    session.store.check_writable()
+    path = request.filedb
+    jobs = [TaskJob(str(index), path) for index in indexes]
+    if embed:
+        jobs = [replace(job, task=session.task(job)) for job in jobs]
+    return Prepared(
+        jobs=tuple(jobs),
+        device=session.device.name,
+        location=session.store.location,
+        threads=session.threads,
+        memory_limit=session.limits.memory,
+        config=session.config.redacted(),
+    )
+
+
+def _validate(request: RunRequest) -> tuple[Session, TaskDb, list[TileIndex]]:
+    config = parse_config(request.config)
+    session = session_for(config)
+    if not request.filedb:
+        raise ConfigError(
+            "no task database given", "name the .db file that save-tasks wrote, or filedb in YAML"
+        )
+    database = open_database(request.filedb)
+    indexes = select(database.indexes(), request.selectors)
+    session.check_products(database.products)
+    if indexes and config.resolution:
+        session.task(TaskJob(str(indexes[0]), request.filedb))  # an impossible resolution shows now
+    return session, database, indexes
+
+
+def run_config(request: RunRequest) -> RunConfig:
+    """The validated configuration of a request."""
+    return parse_config(request.config)
+
+
+@dataclass(frozen=True, slots=True)
+class DryTask:
+    """One task of a dry run."""
+
+    line: str
+    """As the incumbent prints it."""
+    plan: tuple[str, ...]
+    """What would be done, for people."""
+
+
+def dry_run(request: RunRequest) -> Iterator[DryTask]:
+    """What `run` would do, task by task; writes nothing. Raises ConfigError."""
+    session, _, indexes = _validate(request)
+    for index in indexes:
+        yield _dry(session, TaskJob(str(index), request.filedb))
+
+
+def _dry(session: Session, job: TaskJob) -> DryTask:
+    task = session.task(job)
+    days = len({(ds.time + task.utc_offset).date() for ds in task.datasets})
+    done = is_done(task, session.store)
+    flag = "new" if not done else "recompute" if session.config.overwrite else "skip"
+    line = (
+        f"{task.folder} days={days:03} ds={len(task.datasets):04} "
+        f"{item_uri(task, session.store)} ({flag})"
+    )
+    try:
+        plan = plan_tile(task, session.plugin)
+        shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
+        bands = session.plugin.output_bands(task.products)
+        cut = plan_blocks(
+            shape, plan, bands, session.limits, session.threads, session.config.block_size
+        )
+        lines = [
+            f"{len(task.datasets)} datasets on {days} days, tile {shape[0]}x{shape[1]} "
+            f"{task.geobox.crs}, {len(bands)} bands: {', '.join(b.name for b in bands)}",
+            _reads(plan.describe()),
+            f"{cut}, {session.threads} threads, device {session.device.name}",
+        ]
+    except OdcStatsError as exc:
+        lines = [f"can't be made: {exc}"]
+    return DryTask(line, tuple(lines))
+
+
+def _reads(counts: Mapping[str, int]) -> str:
+    """What would be read, from the counts of the tile's plan."""
+    return (
+        f"reads {counts['reads']} bands of {counts['datasets']} scenes in {counts['crs']} CRS, "
+        f"{show_bytes(counts['native_bytes'])} of native pixels"
+    )

@@ -1,0 +1,138 @@
+"""What a process keeps between tiles: plugin, store, device, open task databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+
+from odc_stats_gpu import __version__
+from odc_stats_gpu.engine._device import Device, open_device
+from odc_stats_gpu.engine._job import TaskJob
+from odc_stats_gpu.engine._limits import Limits, read_limits
+from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.model import OutputProduct, Plugin, Product, RunConfig, RunInfo, Task, TileIndex
+from odc_stats_gpu.output import Store, open_store
+from odc_stats_gpu.plugins import load_plugin
+from odc_stats_gpu.tasks import TaskDb
+from odc_stats_gpu.telemetry import log
+
+_SOFTWARE = ("odc-stats-gpu", "numpy", "numba", "rasterio", "xarray", "odc-geo")
+
+
+@dataclass(slots=True)
+class _Databases:
+    """LMDB refuses to open a file twice in one process: each is opened once and kept."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    opened: dict[str, TaskDb] = field(default_factory=dict)
+
+    def get(self, path: str) -> TaskDb:
+        with self.lock:
+            if path not in self.opened:
+                self.opened[path] = TaskDb.open(path)
+            return self.opened[path]
+
+
+_databases = _Databases()
+_current: dict[str, Session] = {}
+
+
+def open_database(path: str) -> TaskDb:
+    """The task database, opened once per process; raises ConfigError or DataError."""
+    return _databases.get(path)
+
+
+class Session:
+    """A validated configuration with what it names; raises ConfigError as soon as one is wrong."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.limits: Limits = read_limits(config.memory_limit)
+        self.threads = config.threads if config.threads > 0 else self.limits.cpus
+        self.plugin: Plugin = load_plugin(
+            _plugin_name(config), _plugin_config(config), numerics=config.numerics
+        )
+        self.product = _product(config, self.plugin)
+        self.location = self.product.expand_location(config.output_location)
+        if not self.location:
+            raise ConfigError(
+                "no output location", "give --location DIR or output_location in the configuration"
+            )
+        acl = config.s3_acl or ("public-read" if config.s3_public else None)
+        self.store: Store = open_store(self.location, acl=acl)
+        self.device: Device
+        self.device, why_cpu = open_device(config.device)
+        if why_cpu:
+            log(why_cpu, level="debug" if config.device == "cpu" else "info")
+        if config.apply_eodatasets3:
+            log("apply_eodatasets3: EO3 documents are not written yet, a STAC item is",
+                level="warning")  # fmt: skip
+
+    @cached_property
+    def info(self) -> RunInfo:
+        """What metadata says of this run."""
+        software = {}
+        for name in _SOFTWARE:
+            try:
+                software[name] = __version__ if name == "odc-stats-gpu" else version(name)
+            except PackageNotFoundError:
+                continue
+        return RunInfo(software, self.device.name, self.config.hash)
+
+    def check_products(self, products: Mapping[str, Product]) -> None:
+        """Ask the plugin about every input product: unknown bands and classes are found here."""
+        for product in products.values():
+            self.plugin.inputs(product)
+        if products:
+            self.plugin.output_bands(products)
+
+    def task(self, job: TaskJob) -> Task:
+        """The task of a job; raises ConfigError or DataError."""
+        if job.task is not None:
+            return job.task
+        return open_database(job.filedb).task(
+            TileIndex.parse(job.tile),
+            self.product,
+            resolution=self.config.resolution,
+            dataset_filters=self.config.dataset_filters,
+        )
+
+
+def session_for(config: RunConfig) -> Session:
+    """The session of that configuration, kept for the next tile of the same run."""
+    key = config.model_dump_json()
+    if key not in _current:
+        _current.clear()
+        _current[key] = Session(config)
+    return _current[key]
+
+
+def _plugin_name(config: RunConfig) -> str:
+    if not config.plugin:
+        raise ConfigError("no plugin given", "give --plugin gm-ls or plugin in the configuration")
+    return config.plugin
+
+
+def _plugin_config(config: RunConfig) -> dict[str, object]:
+    """The plugin's own keys, and those that real configurations write one level too high."""
+    out = dict(config.plugin_config)
+    for key in ("transform_code", "area_of_interest"):
+        value = getattr(config, key)
+        if value is not None:
+            out.setdefault(key, value)
+    return out
+
+
+def _product(config: RunConfig, plugin: Plugin) -> OutputProduct:
+    """The product block with the plugin's defaults filled in."""
+    given = config.product.model_dump(exclude_defaults=True) if config.product else {}
+    defaults = {
+        "name": plugin.name,
+        "short_name": plugin.short_name,
+        "version": plugin.version,
+        "product_family": plugin.product_family,
+    }
+    return OutputProduct(**{**defaults, **given})
