@@ -27,18 +27,42 @@ class Archive:
             "license": "CC-BY-4.0",
             "metadata": {"product": {"name": name}},
             "measurements": [
-                {"name": "nbart_blue", "dtype": "int16", "nodata": -999, "units": "1",
-                 "aliases": ["band02", "blue"]},
-                {"name": "oa_fmask", "dtype": "uint8", "nodata": 0, "units": "1",
-                 "flags_definition": {"fmask": {"bits": [0, 1, 2], "values": {"0": "nodata", "1": "clear"}}}},
+                {
+                    "name": "nbart_blue",
+                    "dtype": "int16",
+                    "nodata": -999,
+                    "units": "1",
+                    "aliases": ["band02", "blue"],
+                },
+                {
+                    "name": "oa_fmask",
+                    "dtype": "uint8",
+                    "nodata": 0,
+                    "units": "1",
+                    "flags_definition": {
+                        "fmask": {"bits": [0, 1, 2], "values": {"0": "nodata", "1": "clear"}}
+                    },
+                },
             ],
             **extra,
-        }  # fmt: skip
+        }
         (self.root / f"{name}.odc-product.yaml").write_text(json.dumps(doc))
         return doc
 
-    def scene(self, time, *, crs="epsg:32755", x=600_000.0, y=6_100_000.0, size=1000, pixel=30.0,
-              product="ga_ls8c_ard_3", number=None, geometry=None, **properties):  # fmt: skip
+    def scene(
+        self,
+        time,
+        *,
+        crs="epsg:32755",
+        x=600_000.0,
+        y=6_100_000.0,
+        size=1000,
+        pixel=30.0,
+        product="ga_ls8c_ard_3",
+        number=None,
+        geometry=None,
+        **properties,
+    ):
         """One document; (x, y) is the upper left corner. Returns its id."""
         self.count += 1
         uuid = UUID(int=number or self.count)

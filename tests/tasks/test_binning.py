@@ -105,13 +105,16 @@ def test_a_scene_that_fills_a_tile_exactly_stays_in_it():
 def test_without_geometry_the_union_of_all_grids_counts():
     ds = _dataset("epsg:3857", x=100.0, y=2900.0, size=1000.0)
     doc = {
-        "id": str(ds.id), "product": {"name": "p"}, "crs": "epsg:3857", "measurements": {},
+        "id": str(ds.id),
+        "product": {"name": "p"},
+        "crs": "epsg:3857",
+        "measurements": {},
         "properties": {"datetime": "2019-01-01T00:00:00Z"},
         "grids": {
             "default": {"shape": [10, 10], "transform": [30, 0, 100, 0, -30, 2900]},
             "far": {"shape": [10, 10], "transform": [30, 0, 9100, 0, -30, 2900]},
         },
-    }  # fmt: skip
+    }
     got = Tiler(parse_grid("epsg:3857;30;100")).tiles(Dataset.from_doc(doc, "x"))
     assert got == [(0, 0), (3, 0)]
 
@@ -144,9 +147,23 @@ def test_a_footprint_that_crosses_itself_is_mended():
 
 @pytest.mark.parametrize(
     ("longitude", "hours"),
-    [(150, 10), (148, 10), (0, 0), (7.4, 0), (7.5, 1), (-7.4, 0), (-7.6, -1), (-60, -4), (-67.4, -4),
-     (-67.6, -5), (-179, -12), (179, 12), (172.4, 11), (-172.4, -11)],
-)  # fmt: skip
+    [
+        (150, 10),
+        (148, 10),
+        (0, 0),
+        (7.4, 0),
+        (7.5, 1),
+        (-7.4, 0),
+        (-7.6, -1),
+        (-60, -4),
+        (-67.4, -4),
+        (-67.6, -5),
+        (-179, -12),
+        (179, 12),
+        (172.4, 11),
+        (-172.4, -11),
+    ],
+)
 def test_local_time_is_rounded_alike_on_both_sides_of_greenwich(longitude, hours):
     assert offset_hours(longitude) == hours
 
@@ -170,8 +187,12 @@ def test_year_ends_follow_local_time(archive, tmp_path, lon):
         times[uuid] = when
     hours = math.floor((lon + 0.5) / 15 + 0.5)
     for text in (None, "2016--P1Y"):
-        save_tasks(Eo3Source(archive.root), grid="epsg:4326;0.001;1000", temporal_range=text,
-                   output=tmp_path / f"{text}.db")  # fmt: skip
+        save_tasks(
+            Eo3Source(archive.root),
+            grid="epsg:4326;0.001;1000",
+            temporal_range=text,
+            output=tmp_path / f"{text}.db",
+        )
         with TaskDb.open(tmp_path / f"{text}.db") as db:
             got = {ix: {ds.id for ds in db._datasets(ix)} for ix in db.indexes()}
         years = (2015, 2016) if text is None else (2016,)

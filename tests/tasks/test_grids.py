@@ -10,15 +10,39 @@ from odc_stats_gpu.tasks import BUILT_IN, NamedGrid, parse_grid
     ("name", "crs", "tile", "bounds", "shape"),
     [
         ("au-30", "EPSG:3577", (41, 13), (1_248_000, -4_224_000, 1_344_000, -4_128_000), 3200),
-        ("au_extended_10", "EPSG:3577", (0, 0), (-4_416_000, -6_912_000, -4_320_000, -6_816_000), 9600),
-        ("au-extended-s2-40", "EPSG:3577", (1, 2), (-4_384_000, -6_848_000, -4_352_000, -6_816_000), 800),
-        ("africa_20", "EPSG:6933", (0, 0), (-17_376_000, -7_392_000, -17_280_000, -7_296_000), 4800),
+        (
+            "au_extended_10",
+            "EPSG:3577",
+            (0, 0),
+            (-4_416_000, -6_912_000, -4_320_000, -6_816_000),
+            9600,
+        ),
+        (
+            "au-extended-s2-40",
+            "EPSG:3577",
+            (1, 2),
+            (-4_384_000, -6_848_000, -4_352_000, -6_816_000),
+            800,
+        ),
+        (
+            "africa_20",
+            "EPSG:6933",
+            (0, 0),
+            (-17_376_000, -7_392_000, -17_280_000, -7_296_000),
+            4800,
+        ),
         ("global-60", "EPSG:6933", (181, 77), (0, 0, 96_000, 96_000), 1600),
-        ("albers_au_25", "EPSG:3577", (-3, -40), (-300_000, -4_000_000, -200_000, -3_900_000), 4000),
+        (
+            "albers_au_25",
+            "EPSG:3577",
+            (-3, -40),
+            (-300_000, -4_000_000, -200_000, -3_900_000),
+            4000,
+        ),
         ("au", "EPSG:3577", (0, 0), (-2_688_000, -5_472_000, -2_592_000, -5_376_000), 1),
         ("epsg:3857;30;5000", "EPSG:3857", (-1, 0), (-150_000, 0, 0, 150_000), 5000),
     ],
-)  # fmt: skip
+)
 def test_tiles_lie_where_collections_have_them(name, crs, tile, bounds, shape):
     geobox = parse_grid(name).geobox(tile)
     assert tuple(geobox.boundingbox) == bounds
@@ -54,9 +78,20 @@ def test_custom_grids_keep_their_text_with_underscores():
 
 @pytest.mark.parametrize(
     "text",
-    ["au-31", "", "epsg:3577", "epsg:999999;30;100", "nonsense;30;100", "epsg:3577;0;100",
-     "epsg:3577;nan;100", "epsg:3577;30;0", "epsg:3577;30;10x10x10", "epsg:3577;a;10", "a;b"],
-)  # fmt: skip
+    [
+        "au-31",
+        "",
+        "epsg:3577",
+        "epsg:999999;30;100",
+        "nonsense;30;100",
+        "epsg:3577;0;100",
+        "epsg:3577;nan;100",
+        "epsg:3577;30;0",
+        "epsg:3577;30;10x10x10",
+        "epsg:3577;a;10",
+        "a;b",
+    ],
+)
 def test_a_bad_grid_lists_what_is_possible(text):
     with pytest.raises(ConfigError) as caught:
         parse_grid(text)

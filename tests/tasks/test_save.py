@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from odc_stats_gpu.errors import ConfigError, DataError
-from odc_stats_gpu.model import OutputProduct, TileIndex
+from odc_stats_gpu.model import OutputProduct, TileIndex, TimeRange
 from odc_stats_gpu.tasks import Eo3Source, TaskDb, output_name, parse_tiles, save_tasks
 from odc_stats_gpu.tasks import _storewrite as storewrite
 
@@ -50,16 +50,24 @@ def _series(archive, count=6, **where):
 def test_the_layout_is_the_incumbents(archive, tmp_path):
     definition = archive.product()
     ids = _series(archive, 4)
-    save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "t.db", tiles="10:30,190:210",
-               temporal_range="2015--P1Y")  # fmt: skip
+    save_tasks(
+        Eo3Source(archive.root),
+        grid=GRID,
+        output=tmp_path / "t.db",
+        tiles="10:30,190:210",
+        temporal_range="2015--P1Y",
+    )
     raw, load = _raw(tmp_path / "t.db")
     name = "epsg:32755_30_1000"
     assert raw["info"][b"version"] == b"0001"
     assert b"zdict" not in raw["info"]
     assert raw["udata"] == {}
     assert load(raw["info"][f"grid/{name}".encode()]) == {
-        "crs": "EPSG:32755", "tile_size": [30_000, 30_000], "resolution": [-30, 30], "origin": [0, 0],
-    }  # fmt: skip
+        "crs": "EPSG:32755",
+        "tile_size": [30_000, 30_000],
+        "resolution": [-30, 30],
+        "origin": [0, 0],
+    }
     assert load(raw["info"][b"product/ga_ls8c_ard_3"]) == definition
     assert (
         load(raw["info"][b"metadata/eo3"])["dataset"]["search_fields"]["time"]["type"]
@@ -131,9 +139,14 @@ def test_csv_and_geojson_agree_and_count_local_days(archive, tmp_path):
     (feature,) = doc["features"]
     assert "crs" not in doc
     assert feature["properties"] == {
-        "title": "020,200", "region_code": "x020y200", "ix": 20, "iy": 200, "utc_offset": 10.0,
-        "total": 5, "days": 4,
-    }  # fmt: skip
+        "title": "020,200",
+        "region_code": "x020y200",
+        "ix": 20,
+        "iy": 200,
+        "utc_offset": 10.0,
+        "total": 5,
+        "days": 4,
+    }
     ring = feature["geometry"]["coordinates"][0]
     assert len(ring) >= 17  # bent edges are drawn bent
     assert all(148 < lon < 149 and -37 < lat < -35 for lon, lat in ring)
@@ -192,8 +205,13 @@ def test_what_goes_in(archive, tmp_path, options, keeps):
     archive.product()
     for n, gqa in enumerate([0, 0.5, 2, None, 0, 1.5]):
         extra = {} if gqa is None else {"gqa__iterative_mean_xy": gqa}
-        archive.scene(datetime(2015, 1, 3) + timedelta(days=64 * n), x=600_000.0, y=6_030_000.0,
-                      eo__cloud_cover=10 * (n + 1), **extra)  # fmt: skip
+        archive.scene(
+            datetime(2015, 1, 3) + timedelta(days=64 * n),
+            x=600_000.0,
+            y=6_030_000.0,
+            eo__cloud_cover=10 * (n + 1),
+            **extra,
+        )
     summary = save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "t.db", **options)
     assert summary.datasets == len(keeps)
     assert (tmp_path / "t.db").exists() == bool(keeps)
@@ -211,10 +229,19 @@ def test_the_collection_category_and_gqa_both_apply(archive, tmp_path):
     for product in ("ls8_sr", "other"):
         for category in ("T1", "T2"):
             for gqa in (0.5, 3):
-                archive.scene("2015-05-01T00:00:00", product=product, landsat__collection_category=category,
-                              gqa__iterative_mean_xy=gqa)  # fmt: skip
-    summary = save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "t.db", gqa=1,
-                         usgs_collection_category="T1")  # fmt: skip
+                archive.scene(
+                    "2015-05-01T00:00:00",
+                    product=product,
+                    landsat__collection_category=category,
+                    gqa__iterative_mean_xy=gqa,
+                )
+    summary = save_tasks(
+        Eo3Source(archive.root),
+        grid=GRID,
+        output=tmp_path / "t.db",
+        gqa=1,
+        usgs_collection_category="T1",
+    )
     kept = {int.from_bytes(k) for k in _raw(tmp_path / "t.db")[0]["ds"]}
     assert kept == {1, 5, 7}  # T2 of other products passes
     assert sum(summary.dropped.values()) == 5
@@ -238,8 +265,12 @@ def test_the_collection_category_and_gqa_both_apply(archive, tmp_path):
 def test_dataset_filter_terms(archive, tmp_path, terms, keeps):
     archive.product()
     for n, platform in enumerate(["landsat-8", "landsat-9", "landsat-8"]):
-        archive.scene(datetime(2015, 1, 3) + timedelta(days=64 * n), eo__cloud_cover=10 * (n + 1),
-                      eo__platform=platform, odc__region_code="090084")  # fmt: skip
+        archive.scene(
+            datetime(2015, 1, 3) + timedelta(days=64 * n),
+            eo__cloud_cover=10 * (n + 1),
+            eo__platform=platform,
+            odc__region_code="090084",
+        )
     source = Eo3Source(archive.root, dataset_filter=terms)
     assert {s.dataset.id.int for s in source.datasets(None, None)} == keeps
 
@@ -247,7 +278,7 @@ def test_dataset_filter_terms(archive, tmp_path, terms, keeps):
 def test_a_filter_on_a_property_that_nobody_has_is_a_mistake(archive):
     archive.product()
     archive.scene("2015-05-01T00:00:00", eo__cloud_cover=3)
-    with pytest.raises(ConfigError, match="cloud_covr.*eo:cloud_cover"):
+    with pytest.raises(ConfigError, match=r"cloud_covr.*eo:cloud_cover"):
         list(Eo3Source(archive.root, dataset_filter={"cloud_covr": 3}).datasets(None, None))
     with pytest.raises(ConfigError, match="JSON object"):
         Eo3Source(archive.root, dataset_filter="cloud_cover<3")
@@ -301,8 +332,9 @@ def test_a_kill_leaves_the_old_files_and_the_next_attempt_cleans_up(
     before = {p.name: p.read_bytes() for p in out.parent.iterdir()}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(archive.root), GRID, str(out)],
-        env={**os.environ, "ODC_STATS_FAULT": f"{step}:kill"}, check=False,
-    )  # fmt: skip
+        env={**os.environ, "ODC_STATS_FAULT": f"{step}:kill"},
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL
     assert {p.name: p.read_bytes() for p in out.parent.iterdir() if p.name[0] != "."} == before
     save_tasks(Eo3Source(archive.root), grid=GRID, output=out, overwrite=True)
@@ -358,10 +390,13 @@ def test_product_definitions_are_found_beside_or_given(archive, tmp_path):
         Eo3Source(archive.root).products()
     # several documents in one file, of which one is something else
     two = tmp_path / "definitions.yaml"
+    dashed = "other-with-dashes"
     definition = json.dumps(archive.product())
     (archive.root / "ga_ls8c_ard_3.odc-product.yaml").unlink()
     two.write_text(
-        f"--- {definition}\n---\nunrelated: 1\n--- {definition.replace('ga_ls8c_ard_3', 'other-with-dashes')}\n"
+        "---\n".join(
+            [definition + "\n", "unrelated: 1\n", definition.replace("ga_ls8c_ard_3", dashed)]
+        )
     )
     source = Eo3Source(archive.root, [two])
     assert list(source.products()) == ["ga_ls8c_ard_3", "other-with-dashes"]
@@ -395,7 +430,8 @@ def test_a_scene_of_an_undefined_product_is_an_error_unless_others_were_asked_fo
 def test_a_definition_with_nan_nodata_survives(archive, tmp_path):
     path = archive.root / "p.yaml"
     path.write_text(
-        "name: p\nmetadata_type: eo3\nmeasurements:\n- {name: b, dtype: float32, nodata: .nan, units: '1'}\n"
+        "name: p\nmetadata_type: eo3\n"
+        "measurements:\n- {name: b, dtype: float32, nodata: .nan, units: '1'}\n"
     )
     archive.scene("2015-05-01T00:00:00", product="p", score=float("inf"))
     text = next(archive.root.glob("2015/**/*.yaml"))
@@ -403,7 +439,7 @@ def test_a_definition_with_nan_nodata_survives(archive, tmp_path):
     save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "t.db")
     with TaskDb.open(tmp_path / "t.db") as db:
         band = db.products["p"].measurements[0]
-        assert band.nodata != band.nodata  # noqa: PLR0124 - NaN
+        assert band.nodata != band.nodata
         assert db.task(db.indexes()[0], PRODUCT).datasets[0].properties["score"] == "Infinity"
 
 
@@ -442,8 +478,6 @@ def test_wrong_options_are_refused_before_any_work(archive, tmp_path, options, s
 
 
 def test_default_names():
-    from odc_stats_gpu.model import TimeRange  # noqa: PLC0415 - used once
-
     assert output_name("ga_ls8c_ard_3") == "ga_ls8c_ard_3_all.db"
     assert output_name("a-b", TimeRange.parse("2015-01--P3M")) == "a-b_2015-01--P3M.db"
     assert "/" not in output_name("a+s3://bucket/x/1-0-0/")

@@ -13,9 +13,18 @@ TASKS = sorted(
 
 @pytest.mark.parametrize(
     "text",
-    ["2019--P1Y/41/13", "2019--P1Y,41,13", "x+041/y+013/2019--P1Y", "x41/y13/2019--P1Y", "41/13/2019--P1Y",
-     "41,13,2019--P1Y", "2019--p1y/x41/y13", "2019--P1Y/+0041/+0013", "2019-01--P1Y/41/13"],
-)  # fmt: skip
+    [
+        "2019--P1Y/41/13",
+        "2019--P1Y,41,13",
+        "x+041/y+013/2019--P1Y",
+        "x41/y13/2019--P1Y",
+        "41/13/2019--P1Y",
+        "41,13,2019--P1Y",
+        "2019--p1y/x41/y13",
+        "2019--P1Y/+0041/+0013",
+        "2019-01--P1Y/41/13",
+    ],
+)
 def test_triplets_in_all_orders(text):
     assert select(TASKS, [text]) == [TileIndex("2019--P1Y", 41, 13)]
 
@@ -40,10 +49,19 @@ def test_order_and_duplicates_stay_as_given():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("-1", "0 to 11"), ("12", "0 to 11"), ("abc", "abc"), ("1:2:3:4", "1:2:3:4"), ("1:x", "1:x"),
-     ("::0", "::0"), ("2019--P1Y/1/1", "no task matches"), ("2019/41/13", "2019/41/13"), ("1,2", "1,2"),
-     ("2019--P1Y/41/13/5", "2019--P1Y/41/13/5")],
-)  # fmt: skip
+    [
+        ("-1", "0 to 11"),
+        ("12", "0 to 11"),
+        ("abc", "abc"),
+        ("1:2:3:4", "1:2:3:4"),
+        ("1:x", "1:x"),
+        ("::0", "::0"),
+        ("2019--P1Y/1/1", "no task matches"),
+        ("2019/41/13", "2019/41/13"),
+        ("1,2", "1,2"),
+        ("2019--P1Y/41/13/5", "2019--P1Y/41/13/5"),
+    ],
+)
 def test_a_wrong_selector_is_named_with_the_allowed_forms(text, says):
     with pytest.raises(ConfigError) as caught:
         select(TASKS, [text])

@@ -22,8 +22,13 @@ def saved(archive, tmp_path):
     archive.product()
     for n, cloud in enumerate([10, 20, None, 40]):
         extra = {} if cloud is None else {"eo__cloud_cover": cloud}
-        archive.scene(datetime(2015, 1, 3) + timedelta(days=30 * n), x=600_000.0, y=6_030_000.0,
-                      note="a|b" if n == 3 else "x", **extra)  # fmt: skip
+        archive.scene(
+            datetime(2015, 1, 3) + timedelta(days=30 * n),
+            x=600_000.0,
+            y=6_030_000.0,
+            note="a|b" if n == 3 else "x",
+            **extra,
+        )
     save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "t.db")
     return tmp_path / "t.db"
 
@@ -34,6 +39,12 @@ def _edit(path, db, change):
     with env.begin(env.open_db(db), write=True) as txn:
         change(txn)
     env.close()
+
+
+def _first_task(path):
+    with TaskDb.open(path) as db:
+        db.indexes()
+        return db.task(INDEX, PRODUCT)
 
 
 INDEX = TileIndex("2015--P1Y", 20, 200)
@@ -177,9 +188,8 @@ def test_a_file_cut_short_is_an_error_and_no_crash(saved):
 )
 def test_a_damaged_database_says_what_is_missing(saved, db, change, says):
     _edit(saved, db, change)
-    with pytest.raises(DataError) as caught, TaskDb.open(saved) as opened:
-        opened.indexes()
-        opened.task(INDEX, PRODUCT)
+    with pytest.raises(DataError) as caught:
+        _first_task(saved)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
