@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from odc_stats_gpu.kernels.warp._lattice import Lattice
 
-EDGE = 1e-6
+EDGE = 1e-8
 """Source pixels. A point this close before an edge counts as on it: grids of one CRS that are half a pixel apart put
 every centre on an edge, where rounding must not decide. (GDAL: 1e-10, less than its own rounding at large northings.)"""
 

@@ -116,7 +116,7 @@ class Lattice:
 
 
 def refine(
-    transform: Transform, shape: tuple[int, int], step: int = 32, tolerance: float = 2e-4
+    transform: Transform, shape: tuple[int, int], step: int = 32, tolerance: float = 5e-5
 ) -> Lattice:
     """Build a lattice that is nowhere off by more than `tolerance` source pixels.
 
