@@ -88,7 +88,9 @@ def sentinel(name="s2_l2a"):
 
 
 def sentinel_ard(name="ga_s2am_ard_3"):
-    names = "coastal_aerosol blue green red red_edge_1 red_edge_2 red_edge_3 nir_1 nir_2 swir_2 swir_3"
+    names = (
+        "coastal_aerosol blue green red red_edge_1 red_edge_2 red_edge_3 nir_1 nir_2 swir_2 swir_3"
+    )
     bands = [(f"nbart_{b}", [], "int16", -999, None) for b in names.split()]
     cloudless = enum("oa_s2cloudless_mask", {0: "nodata", 1: "valid", 2: "cloud"})
     bands.append(("oa_s2cloudless_mask", ["s2cloudless"], "uint8", 0, cloudless))
@@ -167,6 +169,16 @@ def make():
     class Make:
         pass
 
-    for function in (landsat, sentinel, sentinel_ard, usgs, product, enum, scene_of, stack_of, disk):
+    for function in (
+        landsat,
+        sentinel,
+        sentinel_ard,
+        usgs,
+        product,
+        enum,
+        scene_of,
+        stack_of,
+        disk,
+    ):
         setattr(Make, function.__name__, staticmethod(function))
     return Make

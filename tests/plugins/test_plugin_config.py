@@ -1,4 +1,4 @@
-"""Configurations that exist in the world load unchanged; wrong ones say what is wrong and what is right."""
+"""Configurations of the world load unchanged; wrong ones say what is wrong and what is right."""
 
 from __future__ import annotations
 
@@ -15,13 +15,25 @@ from odc_stats_gpu.plugins._filters import MaskRule
 
 OLD_README = """
 plugin: gm-ls
-plugin_config: {resampling: bilinear, bands: ["blue", "red", "green", "nir", "swir1", "swir2"], rgb_bands: ["red", "green", "blue"], mask_band: fmask, cloud_classes: ["shadow", "cloud"], filters: [0, 0], aux_names: {smad: sdev, emad: edev, bcmad: bcdev, count: count}}
+plugin_config:
+  resampling: bilinear
+  bands: ["blue", "red", "green", "nir", "swir1", "swir2"]
+  rgb_bands: ["red", "green", "blue"]
+  mask_band: fmask
+  cloud_classes: ["shadow", "cloud"]
+  filters: [0, 0]
+  aux_names:
+    smad: sdev
+    emad: edev
+    bcmad: bcdev
+    count: count
 """
 
 GA_LANDSAT = """
 plugin: gm-ls
 plugin_config:
-  bands: [nbart_blue, nbart_red, nbart_green, nbart_nir, nbart_swir_1, nbart_swir_2, nbart_contiguity]
+  bands:
+    [nbart_blue, nbart_red, nbart_green, nbart_nir, nbart_swir_1, nbart_swir_2, nbart_contiguity]
   contiguity_band: nbart_contiguity
   mask_band: fmask
   cloud_filters:
@@ -41,14 +53,18 @@ plugin_config:
 GA_SENTINEL = """
 plugin: gm-s2
 plugin_config:
-  bands: [nbart_blue, nbart_green, nbart_red, nbart_red_edge_1, nbart_red_edge_2, nbart_red_edge_3, nbart_nir_1, nbart_nir_2, nbart_swir_2, nbart_swir_3]
+  bands:
+    [nbart_blue, nbart_green, nbart_red, nbart_red_edge_1, nbart_red_edge_2, nbart_red_edge_3,
+     nbart_nir_1, nbart_nir_2, nbart_swir_2, nbart_swir_3]
   mask_band: oa_s2cloudless_mask
   nodata_classes: [nodata]
   cloud_filters: {cloud: [[opening, 3], [dilation, 6]]}
   aux_names: {smad: smad, emad: emad, bcmad: bcmad, count: count}
 """
 
-GA_FINANCIAL_YEAR = GA_SENTINEL.replace("[opening, 3], [dilation, 6]", "[opening, 0], [dilation, 0]")
+GA_FINANCIAL_YEAR = GA_SENTINEL.replace(
+    "[opening, 3], [dilation, 6]", "[opening, 0], [dilation, 0]"
+)
 
 EXAMPLE_PQ = """
 plugin: pq
@@ -122,7 +138,12 @@ def test_the_example_of_pixel_quality(make):
 @pytest.mark.parametrize(
     ("name", "facts", "aux", "rgb"),
     [
-        ("gm-s2", ("gm_s2_annual", "0.0.0"), ["SMAD", "EMAD", "BCMAD", "COUNT"], ("B04", "B03", "B02")),
+        (
+            "gm-s2",
+            ("gm_s2_annual", "0.0.0"),
+            ["SMAD", "EMAD", "BCMAD", "COUNT"],
+            ("B04", "B03", "B02"),
+        ),
         (
             "gm-ls",
             ("gm_ls_annual", "3.0.1"),
@@ -161,7 +182,9 @@ def test_sentinel_cleans_one_union_and_landsat_does_not_buffer():
 )
 def test_several_classes_under_one_key_are_one_union(filters):
     plugin = load_plugin("gm-ls", {"cloud_filters": filters})
-    assert plugin.config.rules == (MaskRule(("cloud", "shadow"), (("opening", 2), ("dilation", 5))),)
+    assert plugin.config.rules == (
+        MaskRule(("cloud", "shadow"), (("opening", 2), ("dilation", 5))),
+    )
 
 
 def test_filters_without_classes_apply_to_the_default_classes():
@@ -178,13 +201,17 @@ def test_generic_with_nodata_classes_only_masks_cloud_and_shadow_as_the_incumben
 
 def test_settings_of_another_memory_layout_are_mentioned_and_ignored(caplog):
     with caplog.at_level(logging.INFO, "odc_stats_gpu"):
-        load_plugin("gm-ls", {"chunks": {"x": 800}, "work_chunks": [4, 4], "reshape_strategy": "mem"})
+        load_plugin(
+            "gm-ls", {"chunks": {"x": 800}, "work_chunks": [4, 4], "reshape_strategy": "mem"}
+        )
     text = caplog.text
     assert all(key in text for key in ("chunks = {'x': 800}", "work_chunks", "reshape_strategy"))
 
 
 def test_lists_numbers_and_nulls_of_yaml():
-    plugin = load_plugin("gm-ls", {"rgb_clamp": [50, 2000], "transform_code": 9688, "group_by": None})
+    plugin = load_plugin(
+        "gm-ls", {"rgb_clamp": [50, 2000], "transform_code": 9688, "group_by": None}
+    )
     assert plugin.rgb_clamp == (50.0, 2000.0)
     assert plugin.config.transform_code == "EPSG:9688"
     assert plugin.config.group_by == "idx"
@@ -196,14 +223,26 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("gm-ls", {"band": ["red"]}, "plugin_config of gm-ls: unknown key 'band' (did you mean 'bands'?)"),
-        ("gm-s2", {"cloud_filter": {}}, "unknown key 'cloud_filter' (did you mean 'cloud_filters'?)"),
+        (
+            "gm-ls", {"band": ["red"]},
+            "plugin_config of gm-ls: unknown key 'band' (did you mean 'bands'?)",
+        ),
+        (
+            "gm-s2", {"cloud_filter": {}},
+            "unknown key 'cloud_filter' (did you mean 'cloud_filters'?)",
+        ),
         ("pq", {"cloud_filters": {}}, "plugin_config of pq: unknown key 'cloud_filters'"),
         ("gm-ls", {"zzz": 1}, "unknown key 'zzz' (remove it or check its spelling)"),
-        ("gm-ls", {"resampling": "bilinaer"}, "unknown resampling 'bilinaer' (did you mean 'bilinear'?"),
+        (
+            "gm-ls", {"resampling": "bilinaer"},
+            "unknown resampling 'bilinaer' (did you mean 'bilinear'?",
+        ),
         ("gm-ls", {"numerics": "fast"}, "numerics = 'fast': Input should be 'exact' or 'compat'"),
         ("gm-ls", {"rgb_clamp": [3000, 1]}, "rgb_clamp [3000, 1] is empty"),
-        ("gm-ls", {"rgb_bands": ["nbart_red", "nbart_green", "nbart_bleu"]}, "did you mean 'nbart_blue'?"),
+        (
+            "gm-ls", {"rgb_bands": ["nbart_red", "nbart_green", "nbart_bleu"]},
+            "did you mean 'nbart_blue'?",
+        ),
         ("gm-ls", {"rgb_bands": ["nbart_red"]}, "rgb_bands"),
         ("gm-ls", {"area_of_interest": [180, -90, -180, 90]}, "is not a rectangle"),
         ("gm-ls", {"aux_names": {"sdev": "x"}}, "aux_names: unknown key 'sdev'"),
@@ -212,20 +251,38 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
         ("gm-ls", {"bands": []}, "bands is empty"),
         ("gm-ls", {"bands": ["fmask", "nbart_red"]}, "mask_band 'fmask' is listed in bands"),
         ("gm-ls", {"bands": [f"b{i}" for i in range(17)]}, "bands lists 17 bands"),
-        ("gm-ls", {"basis": "nbart_red", "basis_band": "nbart_nir"}, "'nbart_red' and basis_band 'nbart_nir' differ"),
+        (
+            "gm-ls", {"basis": "nbart_red", "basis_band": "nbart_nir"},
+            "'nbart_red' and basis_band 'nbart_nir' differ",
+        ),
         ("gm-ls", {"scale": 0}, "scale 0 is not positive"),
         ("gm-ls", {"cloud_filters": {}}, "no mask class is configured (give cloud_classes"),
         ("gm-ls", {"cloud_classes": []}, "no mask class is configured"),
         ("gm-ls", {"cloud_filters": {"": [2, 5]}}, "an entry names no class"),
-        ("gm-ls", {"cloud_filters": {"cloud": [["openning", 2]]}}, "unknown operation 'openning' (did you mean 'opening'?"),
-        ("gm-ls", {"cloud_filters": {"cloud": [["opening", -2]]}}, "cloud_filters.cloud: opening has the radius -2"),
-        ("gm-ls", {"cloud_filters": {"cloud": "opening"}}, "cloud_filters.cloud: can't read 'opening'"),
+        (
+            "gm-ls", {"cloud_filters": {"cloud": [["openning", 2]]}},
+            "unknown operation 'openning' (did you mean 'opening'?",
+        ),
+        (
+            "gm-ls", {"cloud_filters": {"cloud": [["opening", -2]]}},
+            "cloud_filters.cloud: opening has the radius -2",
+        ),
+        (
+            "gm-ls", {"cloud_filters": {"cloud": "opening"}},
+            "cloud_filters.cloud: can't read 'opening'",
+        ),
         ("gm-ls", {"cloud_filters": {"cloud": 5}}, "cloud_filters.cloud: can't read 5"),
         ("gm-ls", {"cloud_filters": [{"class": ["cloud"]}]}, "cloud_filters[0]: can't read"),
-        ("gm-ls", {"cloud_filters": {"cloud": []}, "filters": [0, 0]}, "cloud_filters and filters are both given"),
+        (
+            "gm-ls", {"cloud_filters": {"cloud": []}, "filters": [0, 0]},
+            "cloud_filters and filters are both given",
+        ),
         ("gm-generic", {"mask_band": "fmask"}, "bands is empty"),
         ("gm-generic", {"bands": ["red"]}, "mask_band is missing"),
-        ("gm-generic", {"bands": ["red"], "mask_band": "fmask"}, "plugin_config of gm-generic: no mask class is configured"),
+        (
+            "gm-generic", {"bands": ["red"], "mask_band": "fmask"},
+            "plugin_config of gm-generic: no mask class is configured",
+        ),
         ("pq", {"cloud_classes": []}, "no mask class is configured"),
         ("pq", {"filters": {"total": [2, 5]}}, "filters: 'total' can't be an output band"),
         ("pq", {"filters": [[["opening", 2]]]}, "has no name"),
@@ -243,12 +300,22 @@ def test_wrong_configurations_say_what_is_right(name, config, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({**GENERIC, "bands": ["red", "nri"]}, "product 'ga_ls8c_ard_3' has no band 'nri' (did you mean 'nir'? known: nbart_blue (blue), "),
+        (
+            {**GENERIC, "bands": ["red", "nri"]}, "product 'ga_ls8c_ard_3' has no band 'nri' (did you mean 'nir'? known: nbart_blue (blue),
+            ",
+        ),
         ({**GENERIC, "mask_band": "scl"}, "has no band 'scl'"),
         ({**GENERIC, "basis": "pan"}, "has no band 'pan'"),
-        ({**GENERIC, "cloud_classes": ["clouds"]}, "band 'oa_fmask' of product 'ga_ls8c_ard_3' has no class 'clouds' (did you mean 'cloud'? known: nodata, valid, cloud, shadow, snow, water)"),
+        (
+            {**GENERIC, "cloud_classes": ["clouds"]},
+            "band 'oa_fmask' of product 'ga_ls8c_ard_3' has no class 'clouds' "
+            "(did you mean 'cloud'? known: nodata, valid, cloud, shadow, snow, water)",
+        ),
         ({**GENERIC, "nodata_classes": ["no data"]}, "has no class 'no data'"),
-        ({**GENERIC, "mask_band": "green"}, "names no classes, so 'cloud' can't be found (write pixel values"),
+        (
+            {**GENERIC, "mask_band": "green"},
+            "names no classes, so 'cloud' can't be found (write pixel values",
+        ),
     ],
 )  # fmt: skip
 def test_bands_and_classes_are_checked_against_the_product(make, config, message):
