@@ -224,23 +224,27 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
     ("name", "config", "message"),
     [
         (
-            "gm-ls", {"band": ["red"]},
+            "gm-ls",
+            {"band": ["red"]},
             "plugin_config of gm-ls: unknown key 'band' (did you mean 'bands'?)",
         ),
         (
-            "gm-s2", {"cloud_filter": {}},
+            "gm-s2",
+            {"cloud_filter": {}},
             "unknown key 'cloud_filter' (did you mean 'cloud_filters'?)",
         ),
         ("pq", {"cloud_filters": {}}, "plugin_config of pq: unknown key 'cloud_filters'"),
         ("gm-ls", {"zzz": 1}, "unknown key 'zzz' (remove it or check its spelling)"),
         (
-            "gm-ls", {"resampling": "bilinaer"},
+            "gm-ls",
+            {"resampling": "bilinaer"},
             "unknown resampling 'bilinaer' (did you mean 'bilinear'?",
         ),
         ("gm-ls", {"numerics": "fast"}, "numerics = 'fast': Input should be 'exact' or 'compat'"),
         ("gm-ls", {"rgb_clamp": [3000, 1]}, "rgb_clamp [3000, 1] is empty"),
         (
-            "gm-ls", {"rgb_bands": ["nbart_red", "nbart_green", "nbart_bleu"]},
+            "gm-ls",
+            {"rgb_bands": ["nbart_red", "nbart_green", "nbart_bleu"]},
             "did you mean 'nbart_blue'?",
         ),
         ("gm-ls", {"rgb_bands": ["nbart_red"]}, "rgb_bands"),
@@ -252,7 +256,8 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
         ("gm-ls", {"bands": ["fmask", "nbart_red"]}, "mask_band 'fmask' is listed in bands"),
         ("gm-ls", {"bands": [f"b{i}" for i in range(17)]}, "bands lists 17 bands"),
         (
-            "gm-ls", {"basis": "nbart_red", "basis_band": "nbart_nir"},
+            "gm-ls",
+            {"basis": "nbart_red", "basis_band": "nbart_nir"},
             "'nbart_red' and basis_band 'nbart_nir' differ",
         ),
         ("gm-ls", {"scale": 0}, "scale 0 is not positive"),
@@ -260,27 +265,32 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
         ("gm-ls", {"cloud_classes": []}, "no mask class is configured"),
         ("gm-ls", {"cloud_filters": {"": [2, 5]}}, "an entry names no class"),
         (
-            "gm-ls", {"cloud_filters": {"cloud": [["openning", 2]]}},
+            "gm-ls",
+            {"cloud_filters": {"cloud": [["openning", 2]]}},
             "unknown operation 'openning' (did you mean 'opening'?",
         ),
         (
-            "gm-ls", {"cloud_filters": {"cloud": [["opening", -2]]}},
+            "gm-ls",
+            {"cloud_filters": {"cloud": [["opening", -2]]}},
             "cloud_filters.cloud: opening has the radius -2",
         ),
         (
-            "gm-ls", {"cloud_filters": {"cloud": "opening"}},
+            "gm-ls",
+            {"cloud_filters": {"cloud": "opening"}},
             "cloud_filters.cloud: can't read 'opening'",
         ),
         ("gm-ls", {"cloud_filters": {"cloud": 5}}, "cloud_filters.cloud: can't read 5"),
         ("gm-ls", {"cloud_filters": [{"class": ["cloud"]}]}, "cloud_filters[0]: can't read"),
         (
-            "gm-ls", {"cloud_filters": {"cloud": []}, "filters": [0, 0]},
+            "gm-ls",
+            {"cloud_filters": {"cloud": []}, "filters": [0, 0]},
             "cloud_filters and filters are both given",
         ),
         ("gm-generic", {"mask_band": "fmask"}, "bands is empty"),
         ("gm-generic", {"bands": ["red"]}, "mask_band is missing"),
         (
-            "gm-generic", {"bands": ["red"], "mask_band": "fmask"},
+            "gm-generic",
+            {"bands": ["red"], "mask_band": "fmask"},
             "plugin_config of gm-generic: no mask class is configured",
         ),
         ("pq", {"cloud_classes": []}, "no mask class is configured"),
@@ -288,7 +298,7 @@ GENERIC = {"bands": ["red", "nir"], "mask_band": "fmask", "cloud_classes": ["clo
         ("pq", {"filters": [[["opening", 2]]]}, "has no name"),
         ("pq", ["filters"], "is not a mapping"),
     ],
-)  # fmt: skip
+)
 def test_wrong_configurations_say_what_is_right(name, config, message):
     with pytest.raises(ConfigError) as caught:
         load_plugin(name, config)
@@ -301,15 +311,20 @@ def test_wrong_configurations_say_what_is_right(name, config, message):
     ("config", "message"),
     [
         (
-            {**GENERIC, "bands": ["red", "nri"]}, "product 'ga_ls8c_ard_3' has no band 'nri' (did you mean 'nir'? known: nbart_blue (blue),
-            ",
+            {**GENERIC, "bands": ["red", "nri"]},
+            (
+                "product 'ga_ls8c_ard_3' has no band 'nri' "
+                "(did you mean 'nir'? known: nbart_blue (blue), "
+            ),
         ),
         ({**GENERIC, "mask_band": "scl"}, "has no band 'scl'"),
         ({**GENERIC, "basis": "pan"}, "has no band 'pan'"),
         (
             {**GENERIC, "cloud_classes": ["clouds"]},
-            "band 'oa_fmask' of product 'ga_ls8c_ard_3' has no class 'clouds' "
-            "(did you mean 'cloud'? known: nodata, valid, cloud, shadow, snow, water)",
+            (
+                "band 'oa_fmask' of product 'ga_ls8c_ard_3' has no class 'clouds' "
+                "(did you mean 'cloud'? known: nodata, valid, cloud, shadow, snow, water)"
+            ),
         ),
         ({**GENERIC, "nodata_classes": ["no data"]}, "has no class 'no data'"),
         (
@@ -317,7 +332,7 @@ def test_wrong_configurations_say_what_is_right(name, config, message):
             "names no classes, so 'cloud' can't be found (write pixel values",
         ),
     ],
-)  # fmt: skip
+)
 def test_bands_and_classes_are_checked_against_the_product(make, config, message):
     product = make.landsat()
     with pytest.raises(ConfigError) as caught:
