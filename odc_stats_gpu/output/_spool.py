@@ -30,14 +30,15 @@ class Spool:
         self._lock = threading.Lock()
         self._scratch = scratch
         self._end = 0
-        self._file = tempfile.SpooledTemporaryFile(
-            max_size=IN_MEMORY, dir=str(scratch) if scratch else None
-        )  # noqa: SIM115 - closed by close()
+        self._file: Any = None
 
     def append(self, data: bytes) -> Span:
         """Keep a piece; raises StoreError when the scratch folder is full."""
         try:
             with self._lock:
+                if self._file is None:
+                    folder = str(self._scratch) if self._scratch else None
+                    self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=folder)  # noqa: SIM115 - close()
                 self._file.seek(self._end)
                 self._file.write(data)
                 span = Span(self._end, len(data))
@@ -51,14 +52,15 @@ class Spool:
         try:
             with self._lock:
                 self._file.seek(span.offset)
-                return self._file.read(span.size)
+                return bytes(self._file.read(span.size))
         except OSError as exc:
             raise scratch_error(self._scratch, exc) from exc
 
     def close(self) -> None:
         """Free the space."""
         with self._lock:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
 
 
 def plane(
