@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def _invoke(args: list[str]) -> int:
 
     from odc_stats_gpu.cli._app import app
 
-    # Typer carries its own copy of click since 0.20: its classes are found through its exports
-    click_exception = typer.BadParameter.__mro__[2]
+    # Typer may carry its own copy of click: the class is found through what Typer exports
+    click_exception: type[Exception] = typer.BadParameter.__mro__[2]
     try:
         command = get_command(app)
         code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False)
@@ -52,7 +52,7 @@ def _invoke(args: list[str]) -> int:
         _say("interrupted")
         return INTERRUPTED
     except click_exception as exc:
-        _say(f"{exc.format_message()} (see `{_command_path(exc)} --help`)")  # type: ignore[attr-defined]
+        _say(f"{exc.format_message()} (see `{_command_path(exc)} --help`)")
         return WRONG_USE
     except Cancelled as exc:
         _say(str(exc))
@@ -63,8 +63,7 @@ def _invoke(args: list[str]) -> int:
         _say(str(exc))
         return WRONG_USE if isinstance(exc, ConfigError) else SOME_FAILED
     except BrokenPipeError:  # `| head` has seen enough
-        with contextlib.suppress(OSError):
-            sys.stdout = None  # type: ignore[assignment] # nothing is flushed into the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
         return DONE
     except Exception as exc:
         if "--debug" in args:
@@ -82,4 +81,3 @@ def _say(text: str) -> None:
 def _command_path(exc: object) -> str:
     context = getattr(exc, "ctx", None)
     return str(context.command_path) if context is not None else "odc-stats-gpu"
-

@@ -43,14 +43,17 @@ def run(
         str | None, typer.Option(help="YAML that replaces cog_opts as a whole.")
     ] = None,
     location: Annotated[
-        str | None, typer.Option(help="Where tiles go: a folder, file:///dir or s3://bucket/prefix.")
+        str | None,
+        typer.Option(help="Where tiles go: a folder, file:///dir or s3://bucket/prefix."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads; 0 or less: all CPUs of the control group.")
     ] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(help="60Gi, 8GB, 1024Mi. Never more than the control group has; default that."),
+        typer.Option(
+            help="60Gi, 8GB, 1024Mi. Never more than the control group has; default that."
+        ),
     ] = None,
     resolution: Annotated[
         str | None, typer.Option(help="Pixel size instead of the grid's; divides the tile.")
@@ -100,7 +103,9 @@ def run(
         str | None, typer.Option(help="File that is touched as long as the run is alive.")
     ] = None,
     from_sqs: Annotated[str | None, typer.Option(help="Take tasks from this queue.")] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="Lines for people or for Loki.")] = "console",
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines for people or for Loki.")
+    ] = "console",
     debug: Annotated[bool, typer.Option("--debug", help="More log lines, tracebacks.")] = False,
 ) -> int:
     """Make the tiles of a task database: read, reduce, write COGs and a STAC item.
@@ -147,12 +152,14 @@ def _keys(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"plugin_config is a {type(value).__name__}", "keys and values are needed")
+        raise ConfigError(
+            f"plugin_config is a {type(value).__name__}", "keys and values are needed"
+        )
     return value
 
 
 def _database(filedb: str, tasks: list[str], raw: dict[str, Any]) -> tuple[str, list[str]]:
-    """The database and the selectors: with `filedb` in the configuration, the first may be a task."""
+    """Database and selectors: with `filedb` in the configuration, the first may be a task."""
     configured = str(raw.get("filedb") or "")
     if configured and filedb and not filedb.endswith(".db") and not Path(filedb).exists():
         return configured, [filedb, *tasks]
@@ -212,7 +219,11 @@ def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
         finally:
             executor.close()
     if summary.interrupted:
-        log(f"interrupted: {token.reason}", level="error", remaining=len(prepared.jobs) - summary.total)
+        log(
+            f"interrupted: {token.reason}",
+            level="error",
+            remaining=len(prepared.jobs) - summary.total,
+        )
     if log_format == "json":
         log(summary.line, tasks=summary.total, done=summary.done, skipped=summary.skipped,
             failed=len(summary.failed), seconds=summary.seconds)  # fmt: skip

@@ -35,7 +35,9 @@ def save_tasks(
     ] = None,
     eo3: Annotated[
         str | None,
-        typer.Option("--eo3", help="Folder with *.odc-metadata.yaml documents instead of an index."),
+        typer.Option(
+            "--eo3", help="Folder with *.odc-metadata.yaml documents instead of an index."
+        ),
     ] = None,
     product_definition: Annotated[
         list[str] | None, typer.Option(help="Product definition for --eo3; may be repeated.")
@@ -105,7 +107,9 @@ def save_tasks(
 def _arguments(given: list[str], input_products: str | None) -> tuple[str | None, str]:
     """Products and output out of up to two positional arguments."""
     if len(given) > 2:
-        raise ConfigError(f"too many arguments: {' '.join(given)}", "give products and one .db file")
+        raise ConfigError(
+            f"too many arguments: {' '.join(given)}", "give products and one .db file"
+        )
     outputs = [a for a in given if a.endswith(".db")]
     products = [a for a in given if not a.endswith(".db")]
     if not outputs and (len(products) == 2 or (products and input_products)):
@@ -145,7 +149,9 @@ def _save(
         (x0, x1), (y0, y1) = tiles
         typer.echo(f"Limit search to tiles: x:[{x0}, {x1}) y:[{y0}, {y1})")
     typer.echo(
-        f"Reading documents below {eo3}" if eo3 else "Connecting to the database, streaming datasets"
+        f"Reading documents below {eo3}"
+        if eo3
+        else "Connecting to the database, streaming datasets"
     )
     summary = save(
         source, grid=grid, frequency=settings.frequency or "annual", temporal_range=within,
@@ -168,7 +174,9 @@ def _source(
     if definitions:
         raise ConfigError("--product-definition is for --eo3", "an index has its own definitions")
     if not settings.input_products:
-        raise ConfigError("no products given", "write save-tasks PRODUCT, or --eo3 DIR for a folder")
+        raise ConfigError(
+            "no products given", "write save-tasks PRODUCT, or --eo3 DIR for a folder"
+        )
     from odc_stats_gpu import tasks
 
     made: Source = tasks.DatacubeSource(
@@ -200,7 +208,9 @@ def _tell(summary: SaveSummary) -> int:
     typer.echo(f"Total of {summary.tiles} spatial tiles")
     typer.echo(f"Total of {summary.datasets} unique dataset IDs after filtering")
     for path in summary.files:
-        verb = {".db": "Saved tasks to", ".csv": "Wrote summary to"}.get(Path(path).suffix, "..wrote")
+        verb = {".db": "Saved tasks to", ".csv": "Wrote summary to"}.get(
+            Path(path).suffix, "..wrote"
+        )
         typer.echo(f"{verb} {path}")
     typer.echo(".. done")
     return 0

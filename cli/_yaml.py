@@ -56,13 +56,13 @@ def _remote(url: str, option: str) -> str:
     try:
         with fsspec.open(url, "r") as file:
             return str(file.read())
-    except Exception as exc:  # every file system raises its own family
+    except Exception as exc:  # noqa: BLE001 - every file system raises its own family
         reason = " ".join(str(exc).split()) or type(exc).__name__
         raise ConfigError(f"{option}: can't read {url}: {reason}", "check the URL") from None
 
 
 def merge(config: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration file, overruled by whatever was given on the command line, 0 and False too."""
+    """The configuration file, overruled by what the command line gives, 0 and False included."""
     out = read_mapping(config, "--config") if config else {}
     if "temporal-range" in out:
         out.setdefault("temporal_range", out.pop("temporal-range"))

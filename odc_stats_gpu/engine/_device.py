@@ -19,8 +19,9 @@ CUDA_KERNELS = ("geomedian", "warp", "morphology")
 class Device(Protocol):
     """Where the stack of a block lives and is reduced."""
 
-    name: str
-    """For people and metadata: `cpu`, `cuda:0 NVIDIA L4`."""
+    @property
+    def name(self) -> str:
+        """For people and metadata: `cpu`, `cuda:0 NVIDIA L4`."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An uninitialised array."""
@@ -165,7 +166,7 @@ def missing_kernels() -> list[str]:
 
 
 def _lacking() -> tuple[str, str]:
-    """What is missing for CUDA and what to do about it; NVML is asked first: it makes no context."""
+    """What CUDA lacks and what to do about it; NVML is asked first: it makes no context."""
     count, problem = nvml_devices()
     if not count:
         return problem, "run where an NVIDIA GPU and its driver are, or use --device cpu"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+
+from odc_stats_gpu.engine._limits import cpu_count
 
 ENVIRONMENT = {
     "PROJ_NETWORK": "OFF",  # grids from the network would move pixels
@@ -28,11 +31,14 @@ def pin_environment() -> None:
 
 
 def set_threads(count: int) -> None:
-    """Threads of the kernels, before or after Numba is imported; never more than Numba started with."""
-    import sys
+    """Threads of the kernels called from this thread: never more than there are CPUs.
 
+    Before Numba is imported this decides its pool, and with it the default of every thread.
+    """
+    count = max(1, min(count, cpu_count()))
     numba = sys.modules.get("numba")
-    if numba is None:
-        os.environ["NUMBA_NUM_THREADS"] = str(max(count, 1))
+    setter = getattr(numba, "set_num_threads", None)  # lacking while another thread imports Numba
+    if numba is None or setter is None:
+        os.environ["NUMBA_NUM_THREADS"] = str(count)
     else:
-        numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+        setter(min(count, numba.config.NUMBA_NUM_THREADS))

@@ -1,4 +1,4 @@
-"""Where tiles are made: in this process, in a supervised worker, on a Dask cluster. One small protocol."""
+"""Where tiles are made: in this process, in a supervised worker, on Dask. One small protocol."""
 
 from __future__ import annotations
 

@@ -37,9 +37,7 @@ class InlineExecutor:
         """Validate in this process."""
         self._token.interrupts = True
         self._config = run_config(request)
-        on_first_read(
-            lambda: log("first_read", seconds=round(time.time() - request.started, 3))
-        )
+        on_first_read(lambda: log("first_read", seconds=round(time.time() - request.started, 3)))
         return prepare(request)
 
     def submit(self, job: TaskJob) -> Future[TaskResult]:

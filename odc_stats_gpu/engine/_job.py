@@ -1,4 +1,4 @@
-"""What travels between the process that supervises and the one that computes: small, picklable, light."""
+"""What travels between the supervising process and the computing one: small, picklable, light."""
 
 from __future__ import annotations
 

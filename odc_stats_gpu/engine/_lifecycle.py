@@ -1,4 +1,4 @@
-"""The life of one tile: skip test, plan, blocks, commit. Whatever fails leaves nothing half-written."""
+"""The life of one tile: skip test, plan, blocks, commit. A failure leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def _make(
         plan = plan_tile(task, plugin, threads=session.threads)
         bands = plugin.output_bands(task.products)
         shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
-        cut = plan_blocks(
-            shape, plan, bands, session.limits, session.threads, config.block_size
-        )
+        cut = plan_blocks(shape, plan, bands, session.limits, session.threads, config.block_size)
     fault_point("task_planned")
     token.check()
     rgb = (plugin.rgb_bands, plugin.rgb_clamp) if plugin.rgb_bands else None

@@ -61,7 +61,9 @@ def read_limits(memory_limit: str = "", root: Path = Path("/")) -> Limits:
 def physical_memory(root: Path = Path("/")) -> int:
     """Bytes of RAM."""
     with suppress(OSError):
-        match = re.search(r"^MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.M)
+        match = re.search(
+            r"^MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE
+        )
         if match:
             return int(match[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -125,10 +127,10 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
         if not kind or kind[0] not in ("cgroup", "cgroup2"):
             continue
         if kind[0] == "cgroup2":
-            path = paths.get("")
+            path = paths.get("", "")
         else:
-            path = paths.get(controller) if controller in kind[2].split(",") else None
-        if path is None:
+            path = paths.get(controller, "") if controller in kind[2].split(",") else ""
+        if not path:
             continue
         mount = root / fields[4].lstrip("/")
         inside = path.removeprefix(fields[3].rstrip("/")) if fields[3] != "/" else path

@@ -25,7 +25,9 @@ _COMFORT = 1 << 30
 class Sizes(Protocol):
     """What `ingest.TilePlan` knows of memory."""
 
-    alignment: int
+    @property
+    def alignment(self) -> int:
+        """Block edges should be multiples of this."""
 
     def stack_bytes(self, shape: tuple[int, int]) -> int:
         """Bytes of the stack of a block."""
@@ -103,7 +105,7 @@ def need(
     bands: Sequence[OutputBand],
     threads: int,
 ) -> int:
-    """Peak bytes: a block being read, one being computed, one being encoded, the writer, the base."""
+    """Peak bytes: a block being read, one computed, one encoded, the writer, the base."""
     stack, reading = sizes.stack_bytes(block), sizes.transient_bytes(block, threads)
     pixels = block[0] * block[1]
     out = pixels * sum(np.dtype(b.dtype).itemsize for b in bands)

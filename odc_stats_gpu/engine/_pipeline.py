@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from odc_stats_gpu.engine._device import Device
+from odc_stats_gpu.engine._env import set_threads
 from odc_stats_gpu.errors import Cancelled
 from odc_stats_gpu.ingest import TilePlan, load_block
 from odc_stats_gpu.model import Block, Plugin
@@ -45,9 +46,9 @@ def run_blocks(
             raise Cancelled("another step of the tile failed")
 
     with (
-        _pool(threads, "read") as scenes,
-        _pool(1, "next") as ahead,
-        _pool(1, "put") as behind,
+        _pool(threads, "read", threads) as scenes,
+        _pool(1, "next", threads) as ahead,
+        _pool(1, "put", threads) as behind,
         _setting(failed),
     ):
 
@@ -92,9 +93,11 @@ def _setting(failed: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _pool(threads: int, name: str) -> Iterator[Any]:
+def _pool(workers: int, name: str, threads: int) -> Iterator[ThreadPoolExecutor]:
     """A thread pool that forgets what has not begun when its block is left by an error."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix=name, initializer=set_threads, initargs=(threads,)
+    )
     try:
         yield pool
     finally:

@@ -1,4 +1,4 @@
-"""Start-up of a worker: what is needed for the first read is imported first, the rest while it reads.
+"""Start-up of a worker: what the first read needs is imported first, the rest while it reads.
 
 Measured (2 cores, warm cache): everything at once 4.4 s; hiding the optional packages that others
 merely probe for saves 1.1 s, importing xarray and Numba after the first read another 2.4 s.

@@ -13,7 +13,8 @@ from odc_stats_gpu.errors import ConfigError, OdcStatsError
 from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import RunConfig, TileIndex, parse_config
 from odc_stats_gpu.output import is_done, item_uri
-from odc_stats_gpu.tasks import TaskDb, select
+from odc_stats_gpu.tasks import select
+from odc_stats_gpu.telemetry import log
 
 
 def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
@@ -21,8 +22,15 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
 
     Raises ConfigError; a database or store that can't be used counts as one, too.
     """
-    session, database, indexes = _validate(request)
+    session, indexes = _validate(request)
     session.store.check_writable()
+    if session.why_cpu:
+        log(session.why_cpu)
+    if session.config.apply_eodatasets3:
+        log(
+            "apply_eodatasets3: a STAC item is written, EO3 documents are not supported yet",
+            level="warning",
+        )
     path = request.filedb
     jobs = [TaskJob(str(index), path) for index in indexes]
     if embed:
@@ -37,7 +45,7 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
     )
 
 
-def _validate(request: RunRequest) -> tuple[Session, TaskDb, list[TileIndex]]:
+def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
     config = parse_config(request.config)
     session = session_for(config)
     if not request.filedb:
@@ -49,7 +57,7 @@ def _validate(request: RunRequest) -> tuple[Session, TaskDb, list[TileIndex]]:
     session.check_products(database.products)
     if indexes and config.resolution:
         session.task(TaskJob(str(indexes[0]), request.filedb))  # an impossible resolution shows now
-    return session, database, indexes
+    return session, indexes
 
 
 def run_config(request: RunRequest) -> RunConfig:
@@ -69,7 +77,7 @@ class DryTask:
 
 def dry_run(request: RunRequest) -> Iterator[DryTask]:
     """What `run` would do, task by task; writes nothing. Raises ConfigError."""
-    session, _, indexes = _validate(request)
+    session, indexes = _validate(request)
     for index in indexes:
         yield _dry(session, TaskJob(str(index), request.filedb))
 
@@ -90,9 +98,10 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
         cut = plan_blocks(
             shape, plan, bands, session.limits, session.threads, session.config.block_size
         )
+        names = ", ".join(b.name for b in bands)
+        tile = f"tile {shape[0]}x{shape[1]} {task.geobox.crs}"
         lines = [
-            f"{len(task.datasets)} datasets on {days} days, tile {shape[0]}x{shape[1]} "
-            f"{task.geobox.crs}, {len(bands)} bands: {', '.join(b.name for b in bands)}",
+            f"{len(task.datasets)} datasets on {days} days, {tile}, {len(bands)} bands: {names}",
             _reads(plan.describe()),
             f"{cut}, {session.threads} threads, device {session.device.name}",
         ]

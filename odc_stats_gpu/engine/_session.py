@@ -17,7 +17,6 @@ from odc_stats_gpu.model import OutputProduct, Plugin, Product, RunConfig, RunIn
 from odc_stats_gpu.output import Store, open_store
 from odc_stats_gpu.plugins import load_plugin
 from odc_stats_gpu.tasks import TaskDb
-from odc_stats_gpu.telemetry import log
 
 _SOFTWARE = ("odc-stats-gpu", "numpy", "numba", "rasterio", "xarray", "odc-geo")
 
@@ -64,12 +63,7 @@ class Session:
         acl = config.s3_acl or ("public-read" if config.s3_public else None)
         self.store: Store = open_store(self.location, acl=acl)
         self.device: Device
-        self.device, why_cpu = open_device(config.device)
-        if why_cpu:
-            log(why_cpu, level="debug" if config.device == "cpu" else "info")
-        if config.apply_eodatasets3:
-            log("apply_eodatasets3: EO3 documents are not written yet, a STAC item is",
-                level="warning")  # fmt: skip
+        self.device, self.why_cpu = open_device(config.device)
 
     @cached_property
     def info(self) -> RunInfo:

@@ -59,7 +59,9 @@ def open_executor(
     from odc_stats_gpu.engine._worker import WorkerExecutor
 
     process = _started.pop() if _started else None
-    return WorkerExecutor(request, time_limit=limit, token=token, progress=progress, process=process)
+    return WorkerExecutor(
+        request, time_limit=limit, token=token, progress=progress, process=process
+    )
 
 
 def _seconds(value: object) -> float:

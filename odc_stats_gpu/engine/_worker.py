@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ class WorkerExecutor:
         self._token = token or CancelToken()
         self._progress = progress or (lambda *_: None)
         self._process: WorkerProcess | None = process
-        self._greeted = False
+        self._greeted = self._prepared = False
         self._waiting: deque[tuple[TaskJob, Future[TaskResult]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -77,6 +78,7 @@ class WorkerExecutor:
             ) from None
         if not isinstance(prepared, Prepared):
             raise TypeError(f"the worker answered {type(prepared)}")
+        self._prepared = True
         return prepared
 
     def submit(self, job: TaskJob) -> Future[TaskResult]:
@@ -135,7 +137,9 @@ class WorkerExecutor:
         try:
             result = self._ask(("job", job), limit)
         except _Died as exc:
-            memory = "; out of memory? lower --memory-limit or --threads" if "KILL" in str(exc) else ""
+            memory = (
+                "; out of memory? lower --memory-limit or --threads" if "KILL" in str(exc) else ""
+            )
             error = f"the worker process {exc}{memory}"
         except TimeoutError:
             error = f"stopped after max_processing_time = {self._time_limit:g} s"
@@ -156,7 +160,7 @@ class WorkerExecutor:
     def _ask(self, message: tuple[Any, ...], limit: float | None) -> Any:
         """Send, then serve the worker's messages until it answers.
 
-        Raises _Died, TimeoutError (the worker is killed), Cancelled (dito), or what the worker raised.
+        Raises _Died, TimeoutError and Cancelled (the worker is killed), or what the worker raised.
         """
         process = self._ready()
         try:
@@ -192,6 +196,8 @@ class WorkerExecutor:
             self._process = None
         if self._process is None:
             self._process, self._greeted = WorkerProcess(), False
+            if self._prepared:  # the next first read is not the command's
+                self._request = replace(self._request, started=0.0)
         if not self._greeted:
             try:
                 self._process.pipe.send(("hello", self._request))

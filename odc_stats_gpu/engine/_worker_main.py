@@ -23,7 +23,7 @@ _LAST_WORDS = 3.0
 
 
 def main(pipe_number: int, parent: int) -> NoReturn:
-    """Serve until told to leave; always ends by `os._exit`, so that no library can keep it alive."""
+    """Serve until told to leave; ends by `os._exit`, so that no library can keep it alive."""
     _Worker(Connection(pipe_number), parent).serve()
     os._exit(0)
 
@@ -89,17 +89,19 @@ class _Worker:
         return process_task(job, config, self._token, self._progress)
 
     def _greet(self, request: RunRequest) -> None:
-        from odc_stats_gpu.engine._limits import cpu_count
         from odc_stats_gpu.engine._preload import load_the_rest, unhide
         from odc_stats_gpu.ingest import on_first_read
 
         self._request = request
-        set_threads(cpu_count())
+        threads = request.config.get("threads")
+        set_threads(threads if isinstance(threads, int) and threads > 0 else 1 << 16)
         if "." in str(request.config.get("plugin", "")):  # not one of ours: it may use anything
             unhide()
 
         def first_read() -> None:
-            self._log("first_read", "info", {"seconds": round(time.time() - request.started, 3)})
+            if request.started:
+                seconds = round(time.time() - request.started, 3)
+                self._log("first_read", "info", {"seconds": seconds})
             load_the_rest()
 
         on_first_read(first_read)

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from typing import IO, Any, Literal
+from typing import Any, Literal, TextIO
 
 Level = Literal["debug", "info", "warning", "error"]
 Sink = Callable[[str, Level, dict[str, Any]], None]
@@ -36,7 +36,7 @@ def set_sink(sink: Sink) -> None:
 def configure_logging(
     log_format: str = "console",
     level: Level = "info",
-    stream: IO[str] | None = None,
+    stream: TextIO | None = None,
     write: Callable[[str], None] | None = None,
 ) -> None:
     """Set up structlog: lines for people (`console`) or for Loki (`json`), on stderr.
