@@ -101,7 +101,8 @@ class Archive:
         west, south, east, north = self.bounds
         extent = 1.25 * max(east - west, north - south) + 2.5 * MARGIN * self.resolution
         centre = ((west + east) / 2, (south + north) / 2)
-        return Landscape(self.seed, centre, extent, self.resolution)
+        salt = list(SENSORS).index(self.kind)
+        return Landscape((self.seed, salt), centre, extent, self.resolution)
 
     def truth(self, tile: tuple[int, int] | None = None) -> dict[str, Array]:
         """Mean cloud-free reflectance of a tile over the days of the archive.

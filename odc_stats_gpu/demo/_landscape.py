@@ -77,9 +77,11 @@ class Ground:
 class Landscape:
     """The countryside around a centre, for a square of `extent` metres."""
 
-    def __init__(self, seed: int, centre: tuple[float, float], extent: float, res: float) -> None:
+    def __init__(
+        self, seed: Sequence[int], centre: tuple[float, float], extent: float, res: float
+    ) -> None:
         """Draw the smooth fields; `res` is the finest pixel size that will look at them."""
-        rng = np.random.default_rng([seed, 11])
+        rng = np.random.default_rng([*seed, 11])
         self.centre = centre
         self.scale = float(np.clip(extent / 27_000, 0.12, 1.0))  # small places get small features
         self.n = int(2 ** np.ceil(np.log2(np.clip(extent / res, 64, 1024))))
@@ -97,6 +99,10 @@ class Landscape:
         self.north = (np.roll(self.relief, -1, 0) - np.roll(self.relief, 1, 0)) / (2 * step)
         self.phase = rng.uniform(0, 2 * np.pi, 4)
         self.seed = int(rng.integers(1 << 30))
+        turn = rng.uniform(0, 2 * np.pi)
+        self.lake = _around(rng.uniform(7_500, 9_500), turn)
+        self.town = _around(rng.uniform(3_500, 7_000), turn + rng.uniform(1.5, 4.8))
+        self.road = float(rng.uniform(-0.9, 0.9))
 
     def survey(self, x: Array, y: Array) -> Ground:
         """Ground under pixel centres given in the landscape's CRS, (y, x) float64 each."""
@@ -126,7 +132,7 @@ class Landscape:
         vigour += 0.07 * growth
         flat = np.clip(1.6 * np.maximum(relief, -0.6) + 1.2, 0.3, 4)
         wet = (np.abs(channel) - 75) / (1_500 + 500 * patches) * flat
-        lake = np.hypot(u + 7_200, v - 5_400) + 520 * patches + 200 * relief
+        lake = np.hypot(u - self.lake[0], v - self.lake[1]) + 520 * patches + 200 * relief
         wet = np.minimum(wet, (lake - 1_500) / 900)
         vigour = np.where(wet < 0.05, 0.1 * patches, vigour)  # there it is the water's silt
         return Ground(cover, tone, vigour, wet.astype(np.float32), (np.tanh(east), np.tanh(north)))
@@ -176,15 +182,20 @@ class Landscape:
         return cover, tone.astype(np.float32), vigour.astype(np.float32)
 
     def _town(self, u: Array, v: Array, patches: Array, cover: Array, tone: Array) -> None:
-        """Streets and roofs east of the lake, and the highway through them; in place."""
-        du, dv = u - 3_300, v - 4_300
+        """Streets and roofs, and the highway through them; in place."""
+        du, dv = u - self.town[0], v - self.town[1]
         blocks = np.hypot(du / 1.3, dv) + 420 * patches
         town = blocks < 1_250
         house = hashed(np.floor(u / 45), np.floor(v / 45), self.seed, 6)
         cover[town] = np.where(house[town] < 0.28, CODE["woodland"], CODE["town"])
         tone[town] = (0.72 + 0.6 * hashed(np.floor(u / 45), np.floor(v / 45), self.seed, 7))[town]
         street = town & ((np.mod(du, 230) < 26) | (np.mod(dv, 180) < 24))
-        highway = np.abs(dv - 0.33 * du - 260 * np.sin(du / 4_100)) < 24
+        highway = np.abs(dv - self.road * du - 260 * np.sin(du / 4_100)) < 24
         cover[street | highway] = CODE["road"]
         tone[street] = 0.7
         tone[highway] = 0.95
+
+
+def _around(distance: float, angle: float) -> tuple[float, float]:
+    """A place at some distance from the centre, metres at full scale."""
+    return float(distance * np.cos(angle)), float(distance * np.sin(angle))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-_SHOWN = 12  # lines of a step's output that a newcomer should see
+_SHOWN, _WIDTH = 12, 160  # lines and columns of a step's output that a newcomer should see
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def perform(step: Step, log: Path, console: Console) -> Outcome:
     Everything it prints goes to `log`; a failed step's output is shown in full.
     """
     console.print(f"\n[bold]# {step.why}[/bold]")
-    console.print(f"$ odc-stats-gpu {shlex.join(step.args)}", style="cyan", markup=False)
+    shown = f"$ odc-stats-gpu {shlex.join(step.args)}"  # on one line, to be copied
+    console.print(shown, style="cyan", markup=False, soft_wrap=True)
     start = time.perf_counter()
     lines: list[str] = []
     command = [sys.executable, "-m", "odc_stats_gpu", *step.args]
@@ -61,16 +62,20 @@ def perform(step: Step, log: Path, console: Console) -> Outcome:
             lines.append(line.rstrip())
         code = process.wait()
     seconds = time.perf_counter() - start
-    _show(console, lines if code else lines[-_SHOWN:], cut=not code and len(lines) > _SHOWN)
     if code:
+        _show(console, lines)
         console.print(f"  failed with exit code {code}", style="bold red")
     else:
+        _show(console, [_clip(line) for line in lines[-_SHOWN:]])
         console.print(f"  done in {seconds:.1f} s", style="green", highlight=False)
     return Outcome(code, seconds, "\n".join(lines))
 
 
-def _show(console: Console, lines: Sequence[str], *, cut: bool) -> None:
-    if cut:
-        console.print("  ...", style="dim")
+def _clip(line: str) -> str:
+    """A line as long as a newcomer reads; the log has the rest."""
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 4] + " ..."
+
+
+def _show(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
         console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)

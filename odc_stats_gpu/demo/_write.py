@@ -27,7 +27,7 @@ from odc_stats_gpu.demo._sky import Sky, Sun, sky_on
 from odc_stats_gpu.errors import ConfigError
 
 Progress = Callable[[int, int], None]
-_FORMAT = 1  # of the archive: a change makes the next run write it anew
+_FORMAT = 2  # of the archive: a change makes the next run write it anew
 _MARK = "archive.json"
 
 
