@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,7 +148,10 @@ class DatacubeSource:
             number = kind in _NUMBERS and all(
                 isinstance(v, (int, float)) for v in (value if pair else [value])
             )
-            if text or number:
+            if number and pair:
+                # Drivers differ in whether the upper end belongs to a range: here it does.
+                out[key] = (value[0], math.nextafter(value[1], math.inf))
+            elif text or number:
                 out[key] = value
         return out
 

@@ -92,8 +92,17 @@ class Archive:
         return uuid
 
 
+@pytest.fixture(scope="session")
+def make_archive():
+    """An empty archive in a folder that is made."""
+
+    def make(root):
+        root.mkdir()
+        return Archive(root)
+
+    return make
+
+
 @pytest.fixture
-def archive(tmp_path):
-    root = tmp_path / "archive"
-    root.mkdir()
-    return Archive(root)
+def archive(tmp_path, make_archive):
+    return make_archive(tmp_path / "archive")
