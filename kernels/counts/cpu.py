@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from odc_stats_gpu.kernels._jit import kernel
 from odc_stats_gpu.kernels.counts._arguments import check
 
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def count_true(
@@ -40,8 +39,8 @@ def _bytes(flags: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return (flags != 0).view(np.uint8)
 
 
-@_jit
-def _count(flags, where, unless, excludes, out):
+@kernel
+def _count(flags: Any, where: Any, unless: Any, excludes: Any, out: Any) -> None:
     for r in range(out.shape[0]):
         line = out[r]
         for t in range(flags.shape[0]):

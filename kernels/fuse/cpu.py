@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from odc_stats_gpu.kernels._jit import kernel
 from odc_stats_gpu.kernels._nodata import one_per_band
 from odc_stats_gpu.kernels.fuse._arguments import as_stack
 
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def first_valid(
@@ -31,17 +30,18 @@ def first_valid(
     return out.reshape(shape)
 
 
-@_jit
-def _first(layers, nodata, out):
+@kernel
+def _first(layers: Any, nodata: Any, out: Any) -> None:
     for r in range(out.shape[0]):
         line = out[r]
         line[:] = nodata
         for t in range(layers.shape[0]):
             layer = layers[t, r]
             for c in range(line.size):
-                # nodata itself or NaN in the layer leaves the pixel open to the next
-                value = layer[c] if layer[c] == layer[c] else nodata  # noqa: PLR0124
-                line[c] = value if (line[c] == nodata) | (line[c] != line[c]) else line[c]  # noqa: PLR0124
+                value, old = layer[c], line[c]
+                # selects, not branches, so that this runs in SIMD; NaN leaves a pixel open, as nodata does
+                value = nodata if value != value else value  # noqa: PLR0124
+                line[c] = value if (old == nodata) | (old != old) else old  # noqa: PLR0124
 
 
 def any_true(stack: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -54,8 +54,8 @@ def any_true(stack: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return out.view(np.bool_).reshape(stack.shape[:-3] + stack.shape[-2:])
 
 
-@_jit
-def _any(layers, out):
+@kernel
+def _any(layers: Any, out: Any) -> None:
     for r in range(out.shape[0]):
         line = out[r]
         for t in range(layers.shape[0]):

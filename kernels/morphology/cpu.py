@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from odc_stats_gpu.kernels._jit import inlined, kernel
 from odc_stats_gpu.kernels.morphology._stages import as_planes, padding, stages
 
 Bools = npt.NDArray[np.bool_]
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def clean_mask(mask: Bools, ops: Iterable[tuple[str, float]]) -> Bools:
@@ -28,56 +28,64 @@ def clean_mask(mask: Bools, ops: Iterable[tuple[str, float]]) -> Bools:
         for stage in chain:
             # distances saturate one past the reach; a byte a pixel holds them for all but giant disks
             kind = np.uint8 if stage.reach < 255 else np.uint16
-            work = _apply(work, stage.heights.astype(kind), kind(0 if stage.dilates else 1))
+            work = _apply(work, stage.heights.astype(kind), np.uint8(not stage.dilates))
         result[...] = work[pad : pad + rows, pad : pad + cols]
     return out.view(np.bool_).reshape(mask.shape)
 
 
-@_jit
-def _apply(mask, heights, erodes):
-    """Dilate the mask, or erode it, by dilating what is not set, the outside included."""
+@kernel
+def _apply(mask: Any, heights: Any, erodes: Any) -> Any:
+    """Dilate the mask, or erode it by dilating what is not set, the outside included."""
     rows, cols = mask.shape
     reach = heights.size - 1
     far = heights.dtype.type(reach + 1)
-    one = heights.dtype.type(1)
-    zero = heights.dtype.type(0)
-    # nearest pixel that spreads, up or down the same column; the sides are padded with the outside
+    edge = heights.dtype.type(0) if erodes else far
+    out = np.empty((rows, cols), np.uint8)
+    # up to the nearest pixel that spreads in the same column; the sides are padded with the outside
     distance = np.empty((rows, cols + 2 * reach), heights.dtype)
-    edge = zero if erodes else far
+    distance[:, :reach] = edge
+    distance[:, reach + cols :] = edge
     line = np.empty(cols, heights.dtype)
     line[:] = edge
     for r in range(rows):
-        distance[r, :reach] = edge
-        distance[r, reach + cols :] = edge
-        inner = distance[r, reach : reach + cols]
-        for c in range(cols):
-            step = min(line[c], heights.dtype.type(reach)) + one
-            line[c] = zero if mask[r, c] != erodes else step
-            inner[c] = line[c]
+        _down(mask[r], erodes, far, line, distance[r, reach : reach + cols])
     line[:] = edge
     for r in range(rows - 1, -1, -1):
-        inner = distance[r, reach : reach + cols]
-        for c in range(cols):
-            step = min(line[c], heights.dtype.type(reach)) + one
-            line[c] = min(inner[c], step)
-            inner[c] = line[c]
-    out = np.empty((rows, cols), np.uint8)
-    for r in range(rows):
-        _outline(distance[r], heights, np.uint8(erodes), out[r])
+        _up(far, line, distance[r, reach : reach + cols])
+        _outline(distance[r], heights, erodes, out[r])
     return out
 
 
-@_jit
-def _outline(distance, heights, erodes, out):
+@inlined
+def _down(mask: Any, erodes: Any, far: Any, line: Any, distance: Any) -> None:
+    """Distances upwards of a row, from those of the row above in `line`."""
+    for c in range(line.size):
+        step = line[c] + (line[c] < far)
+        line[c] = step * (mask[c] == erodes)
+        distance[c] = line[c]
+
+
+@inlined
+def _up(far: Any, line: Any, distance: Any) -> None:
+    """Distances both ways of a row, from those of the row below in `line`."""
+    for c in range(line.size):
+        step = line[c] + (line[c] < far)
+        line[c] = step if step < distance[c] else distance[c]
+        distance[c] = line[c]
+
+
+@inlined
+def _outline(distance: Any, heights: Any, erodes: Any, out: Any) -> None:
     """Set each pixel that has, some columns off, a spreading one within the disk's height there."""
     reach = heights.size - 1
     n = out.size
+    middle = distance[reach : reach + n]
     for c in range(n):
-        out[c] = distance[c + reach] <= heights[0]
+        out[c] = middle[c] <= heights[0]
     for d in range(1, reach + 1):
-        h = heights[d]
+        height = heights[d]
+        left, right = distance[reach - d : reach - d + n], distance[reach + d : reach + d + n]
         for c in range(n):
-            out[c] |= (distance[c + reach - d] <= h) | (distance[c + reach + d] <= h)
-    if erodes:
-        for c in range(n):
-            out[c] ^= 1
+            out[c] |= (left[c] <= height) | (right[c] <= height)
+    for c in range(n):
+        out[c] ^= erodes
