@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numba import njit
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 
@@ -22,61 +21,21 @@ def halve(pixels: Array, nodata: float | None, resampling: str) -> Array:
     Averages are of the valid pixels; integers round half away from zero. A mean that would be
     taken for nodata moves to the next value above it.
     """
+    # imported late: Numba takes most of a second, which the first read need not wait for
+    from odc_stats_gpu.output._averages import average_float, average_int
+
     if resampling == "nearest":
         return np.ascontiguousarray(pixels[::2, ::2])
     out = np.empty((pixels.shape[0] // 2, pixels.shape[1] // 2), pixels.dtype)
     if pixels.dtype.kind == "f":
         empty = np.float32(math.nan if nodata is None else nodata)
-        _average_float(pixels, empty, np.nextafter(empty, np.float32(math.inf)), out)
+        average_float(pixels, empty, np.nextafter(empty, np.float32(math.inf)), out)
     else:
         marked = nodata is not None and float(nodata).is_integer()
         low, high = np.iinfo(pixels.dtype).min, np.iinfo(pixels.dtype).max
         marked = marked and low <= int(nodata or 0) <= high
-        _average_int(pixels, marked, np.int64(nodata if marked and nodata is not None else 0), out)
+        average_int(pixels, marked, np.int64(nodata if marked and nodata is not None else 0), out)
     return out
-
-
-@njit(nogil=True, cache=True)
-def _average_int(src: Array, marked: bool, nodata: Any, out: Array) -> None:
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            total = np.int64(0)
-            count = 0
-            for dy in range(2):
-                for dx in range(2):
-                    value = np.int64(src[2 * y + dy, 2 * x + dx])
-                    if not marked or value != nodata:
-                        total += value
-                        count += 1
-            if count == 0:
-                out[y, x] = nodata
-                continue
-            # half away from zero: floor((2|t| + n) / 2n) with the sign of t
-            mean = (2 * abs(total) + count) // (2 * count)
-            if total < 0:
-                mean = -mean
-            if marked and mean == nodata:
-                mean += 1
-            out[y, x] = mean
-
-
-@njit(nogil=True, cache=True)
-def _average_float(src: Array, nodata: Any, above: Any, out: Array) -> None:
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            total = 0.0
-            count = 0
-            for dy in range(2):
-                for dx in range(2):
-                    value = src[2 * y + dy, 2 * x + dx]
-                    if value != nodata and not np.isnan(value):
-                        total += value
-                        count += 1
-            if count == 0:
-                out[y, x] = nodata
-            else:
-                mean = np.float32(total / count)
-                out[y, x] = above if mean == nodata else mean
 
 
 def gdal_overviews(
