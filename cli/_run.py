@@ -187,11 +187,12 @@ def _dry(request: RunRequest) -> int:
 
 
 def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
-    from odc_stats_gpu.engine import CancelToken, open_executor, run_tasks
+    from odc_stats_gpu.engine import CancelToken, heartbeat, open_executor, run_tasks
     from odc_stats_gpu.telemetry import RunProgress, configure_logging, log
 
     token = CancelToken()
-    with _signals(token):
+    beat = str(request.config.get("heartbeat_filepath") or "")
+    with _signals(token), heartbeat(beat):
         progress = RunProgress(log_format, "debug" if debug else "info")
         executor = open_executor(request, token=token, progress=progress.block)
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from odc_stats_gpu.engine._doctor import Finding, examine
     from odc_stats_gpu.engine._executor import Executor
+    from odc_stats_gpu.engine._heartbeat import heartbeat
     from odc_stats_gpu.engine._inline import InlineExecutor
     from odc_stats_gpu.engine._job import (
         CancelToken,
@@ -38,6 +39,7 @@ _HOMES = {
     "drop_prestarted": "_start",
     "dry_run": "_prepare",
     "examine": "_doctor",
+    "heartbeat": "_heartbeat",
     "open_executor": "_start",
     "prestart": "_start",
     "process_task": "_lifecycle",
@@ -58,6 +60,7 @@ __all__ = [
     "drop_prestarted",
     "dry_run",
     "examine",
+    "heartbeat",
     "open_executor",
     "prestart",
     "process_task",

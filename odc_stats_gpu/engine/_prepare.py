@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 
 from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
 from odc_stats_gpu.engine._limits import show_bytes
-from odc_stats_gpu.engine._memory import plan_blocks
+from odc_stats_gpu.engine._memory import BlockPlan, parse_block_size, plan_blocks
 from odc_stats_gpu.engine._session import Session, open_database, session_for
 from odc_stats_gpu.errors import ConfigError, OdcStatsError
-from odc_stats_gpu.ingest import plan_tile
-from odc_stats_gpu.model import RunConfig, TileIndex, parse_config
+from odc_stats_gpu.ingest import TilePlan, plan_tile
+from odc_stats_gpu.model import RunConfig, Task, TileIndex, parse_config
 from odc_stats_gpu.output import is_done, item_uri
 from odc_stats_gpu.tasks import select
 from odc_stats_gpu.telemetry import log
+
+_SCARCE = 2 << 30
+"""Below this much memory the first tile is planned before the run begins."""
 
 
 def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
@@ -55,8 +58,12 @@ def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
     database = open_database(request.filedb)
     indexes = select(database.indexes(), request.selectors)
     session.check_products(database.products)
-    if indexes and config.resolution:
-        session.task(TaskJob(str(indexes[0]), request.filedb))  # an impossible resolution shows now
+    if config.block_size:
+        parse_block_size(config.block_size)
+    if indexes and (config.resolution or config.dataset_filters or config.memory_limit):
+        task = session.task(TaskJob(str(indexes[0]), request.filedb))  # wrong values show now
+        if session.limits.memory < _SCARCE:
+            _cut(session, task, plan_tile(task, session.plugin, threads=session.threads))
     return session, indexes
 
 
@@ -92,12 +99,10 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
         f"{item_uri(task, session.store)} ({flag})"
     )
     try:
-        plan = plan_tile(task, session.plugin)
-        shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
+        plan = plan_tile(task, session.plugin, threads=session.threads)
         bands = session.plugin.output_bands(task.products)
-        cut = plan_blocks(
-            shape, plan, bands, session.limits, session.threads, session.config.block_size
-        )
+        cut = _cut(session, task, plan)
+        shape = cut.tile
         names = ", ".join(b.name for b in bands)
         tile = f"tile {shape[0]}x{shape[1]} {task.geobox.crs}"
         lines = [
@@ -108,6 +113,14 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
     except OdcStatsError as exc:
         lines = [f"can't be made: {exc}"]
     return DryTask(line, tuple(lines))
+
+
+def _cut(session: Session, task: Task, plan: TilePlan) -> BlockPlan:
+    """The blocks of a tile; raises ConfigError when the memory limit is too low for it."""
+    shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
+    bands = session.plugin.output_bands(task.products)
+    size = session.config.block_size
+    return plan_blocks(shape, plan, bands, session.limits, session.threads, size)
 
 
 def _reads(counts: Mapping[str, int]) -> str:
