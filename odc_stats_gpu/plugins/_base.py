@@ -12,7 +12,7 @@ from odc_stats_gpu import kernels
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import InputSpec, NativeBand, OutputBand, Product
 from odc_stats_gpu.plugins._classes import known_band
-from odc_stats_gpu.plugins._config import PluginConfig
+from odc_stats_gpu.plugins._config import PluginConfig, hint
 from odc_stats_gpu.plugins._planes import convert, empty_plane, empty_value, native_planes
 
 Numerics = Literal["exact", "compat"]
@@ -136,7 +136,7 @@ class StatsPlugin(ABC):
     def output_bands(self, products: Mapping[str, Product]) -> tuple[OutputBand, ...]:
         """Bands of the product in file order; default: `outputs`, or the planes."""
         if self.outputs:
-            return self.outputs
+            return self.with_colours(self.outputs)
         planes = {plane.name: plane for plane in self.stack_planes(products)}
         out = []
         for name in self.config.measurements or planes:
@@ -155,13 +155,23 @@ class StatsPlugin(ABC):
                     categorical=bool(found and found.flags),
                 )
             )
-        return tuple(out)
+        return self.with_colours(tuple(out))
 
     @abstractmethod
     def reduce(self, stack: xr.Dataset) -> xr.Dataset:
         """The product itself: (time, y, x) in, the output bands with dims (y, x) out."""
 
     # for subclasses -----------------------------------------------------------------------------
+
+    def with_colours(self, bands: tuple[OutputBand, ...]) -> tuple[OutputBand, ...]:
+        """The output bands, after a look for `rgb_bands` among them; raises ConfigError."""
+        names = [band.name for band in bands]
+        for name in self.rgb_bands or ():
+            if name not in names:
+                raise ConfigError(
+                    f"rgb_bands: {name!r} is no output band of {self.name}", hint(name, names)
+                )
+        return bands
 
     def as_planes(self, scene: xr.Dataset, product: Product, bad: Any = None) -> xr.Dataset:
         """Keep the planes of a scene in their common type; nodata where `bad`, boolean (y, x), is.

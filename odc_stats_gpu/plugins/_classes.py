@@ -111,20 +111,26 @@ def known_band(product: Product, name: str) -> Measurement:
 
 
 def _flags(product: Product, measurement: Measurement) -> tuple[_Flag, ...]:
-    """The `flags_definition` as far as it speaks of bits."""
+    """The `flags_definition`; raises ConfigError naming an entry that can't be read."""
     out = []
     for name, doc in measurement.flags.items():
-        bits = doc.get("bits", ())
-        positions = tuple(bits) if isinstance(bits, (list, tuple)) else (int(bits),)
+        where = f"flag {name!r} of band {measurement.name!r} of product {product.name!r}"
+        try:
+            bits = doc.get("bits", ())
+            positions = tuple(int(b) for b in (bits if isinstance(bits, (list, tuple)) else [bits]))
+            values = {int(k): _text(v) for k, v in (doc.get("values") or {}).items()}
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise ConfigError(
+                f"{where} can't be read: {exc}",
+                "a flags_definition needs bits: [numbers] and values: {number: name}",
+            ) from None
         if sorted(positions) != list(
             range(min(positions, default=0), max(positions, default=-1) + 1)
         ):
             raise ConfigError(
-                f"flag {name!r} of band {measurement.name!r} of product {product.name!r} has the "
-                f"bits {list(positions)}",
+                f"{where} has the bits {list(positions)}",
                 "bits of a flag must be neighbours: correct the product definition",
             )
-        values = {int(k): _text(v) for k, v in (doc.get("values") or {}).items()}
         out.append(_Flag(str(name), positions, values))
     return tuple(out)
 

@@ -114,11 +114,9 @@ class GeomedianGeneric(StatsPlugin):
             found = next(m for p in products.values() if (m := p.find(plane.name)))
             bands.append(OutputBand(plane.name, plane.dtype, plane.nodata, units=found.units))
         aux = self.config.aux
-        return (
-            *bands,
-            *(OutputBand(aux[k], "float32", math.nan) for k in ("smad", "emad", "bcmad")),
-            OutputBand(aux["count"], "uint16", None, categorical=True),
-        )
+        mads = [OutputBand(aux[k], "float32", math.nan) for k in ("smad", "emad", "bcmad")]
+        count = OutputBand(aux["count"], "uint16", None, categorical=True)
+        return self.with_colours((*bands, *mads, count))
 
     def reduce(self, stack: xr.Dataset) -> xr.Dataset:
         """Geomedian in the bands' own type, MADs and count of every pixel.

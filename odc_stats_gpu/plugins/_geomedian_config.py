@@ -201,7 +201,6 @@ class Sentinel2Config(GeomedianConfig):
         "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12",
     )  # fmt: skip
     mask_band: str = "SCL"
-    nodata_classes: tuple[ClassName, ...] | None = ("no data",)
 
 
 class LandsatConfig(GeomedianConfig):
@@ -218,4 +217,3 @@ class LandsatConfig(GeomedianConfig):
     )  # fmt: skip
     mask_band: str = "fmask"
     contiguity_band: str | None = "nbart_contiguity"
-    nodata_classes: tuple[ClassName, ...] | None = ("nodata",)

@@ -152,7 +152,9 @@ class PixelQuality(StatsPlugin):
         """Counts, uint16 without nodata: 0 is never seen."""
         del products  # the same for every mask band
         names = ("total", "clear", *self.config.cleaned)
-        return tuple(OutputBand(name, "uint16", None, categorical=True) for name in names)
+        return self.with_colours(
+            tuple(OutputBand(name, "uint16", None, categorical=True) for name in names)
+        )
 
     def reduce(self, stack: xr.Dataset) -> xr.Dataset:
         """Count the days of every pixel."""

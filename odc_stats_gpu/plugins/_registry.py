@@ -72,12 +72,7 @@ def load_plugin(
         for product in products.values():
             plugin.inputs(product)
         plugin.native_bands(products)
-        names = [band.name for band in plugin.output_bands(products)]
-        for band in plugin.rgb_bands or ():
-            if band not in names:
-                raise ConfigError(
-                    f"rgb_bands: {band!r} is no output of {name!r}", hint(band, names)
-                )
+        plugin.output_bands(products)
     return plugin
 
 

@@ -370,3 +370,44 @@ def test_no_class_is_guessed_for_an_unknown_mask(make):
     product = make.product("p", [("mask", [], "uint8", 0, flags)])
     with pytest.raises(ConfigError, match="no mask class is configured for the mask band 'mask'"):
         load_plugin("pq", {"mask_band": "mask"}, products={"p": product})
+
+
+def test_default_classes_follow_what_the_mask_calls_them(make):
+    """gm-s2 on another mask than SCL: nodata is found by its name, clouds must be given."""
+    product = make.sentinel_ard()
+    config = {"bands": ["nbart_red"], "mask_band": "oa_s2cloudless_mask"}
+    plugin = load_plugin(
+        "gm-s2", {**config, "cloud_classes": ["cloud"]}, products={product.name: product}
+    )
+    scene = make.scene_of(product, {"nbart_red": [[3, 4]], "oa_s2cloudless_mask": [[0, 1]]})
+    assert plugin.native_transform(scene, product)["nbart_red"].data.tolist() == [[-999, 4]]
+    with pytest.raises(ConfigError, match="has no class 'cloud shadows'"):
+        load_plugin("gm-s2", config, products={product.name: product})
+
+
+def test_colours_of_a_plugin_are_bands_that_it_makes(make):
+    product = make.sentinel()
+    with pytest.raises(ConfigError, match=r"rgb_bands: 'claer' is no output band of pc_s2_annual"):
+        load_plugin(
+            "pq", {"rgb_bands": ["clear", "total", "claer"]}, products={product.name: product}
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"m": {"bits": [0, 2], "values": {0: "a"}}},
+            "flag 'm' of band 'm' .* has the bits",
+        ),
+        (
+            {"m": {"bits": [0, 1], "values": {"x": "a"}}},
+            "flag 'm' of band 'm' .* can't be read",
+        ),
+        ({"m": 3}, "can't be read"),
+    ],
+)
+def test_a_flags_definition_that_cannot_be_read(make, flags, message):
+    product = make.product("p", [("m", [], "uint8", 0, flags)])
+    with pytest.raises(ConfigError, match=message):
+        load_plugin("pq", {"mask_band": "m", "cloud_classes": ["a"]}, products={"p": product})
