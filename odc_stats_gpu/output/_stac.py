@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,8 @@ class AssetFile:
     media_type: str
     roles: tuple[str, ...]
     band: OutputBand | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Fields of the asset beyond what follows from the others."""
 
     @property
     def name(self) -> str:
@@ -134,6 +136,7 @@ def _asset_fields(task: Task, asset: AssetFile) -> dict[str, Any]:
         fields["raster:bands"] = [
             {**band, "spatial_resolution": abs(float(task.geobox.resolution.x))}
         ]
+    fields |= asset.extra
     fields["file:size"] = asset.size
     fields["file:checksum"] = MULTIHASH_SHA256 + asset.sha256
     return fields

@@ -217,9 +217,18 @@ class TileWriter:
         fault_point("asset_written")
         role = {"rgba": "visual", "thumbnail": "thumbnail"}.get(key, "data")
         media = COG_TYPE if path.endswith(".tif") else content_type(path)
-        return AssetFile(
-            key, path, size, sha1.hexdigest(), sha256.hexdigest(), media, (role,), band
-        )
+        digests = (sha1.hexdigest(), sha256.hexdigest())
+        return AssetFile(key, path, size, *digests, media, (role,), band, self._extra(key))
+
+    def _extra(self, key: str) -> dict[str, Any]:
+        """What a picture shows, so that a reader can draw other dates alike."""
+        if self._rgb is None or key not in ("rgba", "thumbnail"):
+            return {}
+        names, clamp = self._rgb
+        return {
+            "odc_stats:rgb_bands": list(names),
+            "odc_stats:rgb_clamp": [float(v) for v in clamp],
+        }
 
     def _store_file(self, path: str, data: Data) -> None:
         with stage("write"):
@@ -278,11 +287,3 @@ def _pixels(ds: xr.Dataset, band: OutputBand, block: Block) -> np.ndarray[Any, A
             "output_bands() and reduce() of the plugin must agree",
         )
     return values
-
-
-def writer_bytes(
-    shape: tuple[int, int], bands: Sequence[OutputBand], block_shape: tuple[int, int]
-) -> int:
-    """Peak host memory of a writer in bytes, for the memory plan. TODO."""
-    del block_shape
-    return 2 * shape[0] * shape[1] * sum(np.dtype(b.dtype).itemsize for b in bands)
