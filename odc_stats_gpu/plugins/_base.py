@@ -182,22 +182,20 @@ class StatsPlugin(ABC):
         """
         planes = self._bound or self.stack_planes({product.name: product})
         like = next(iter(scene.data_vars.values()))
-        out = {}
+        made = {}
         for plane in planes:
             if plane.name in scene:
-                variable = scene[plane.name]
-                data = convert(variable.data, variable.attrs.get("nodata"), plane)
+                read = scene[plane.name].data
+                data = convert(read, scene[plane.name].attrs.get("nodata"), plane)
                 if bad is not None:
-                    own = data is not variable.data  # what was read stays as it is
-                    data = kernels.mask_where(
-                        data, bad, empty_value(plane), out=data if own else None
-                    )
+                    out = None if data is read else data  # what was read stays as it is
+                    data = kernels.mask_where(data, bad, empty_value(plane), out=out)
             elif plane.name in self.optional_bands():
                 data = empty_plane(like.data, plane)
             else:
                 continue
-            out[plane.name] = (like.dims, data, {"nodata": plane.nodata})
-        return xr.Dataset(out, coords=scene.coords, attrs=scene.attrs)
+            made[plane.name] = (like.dims, data, {"nodata": plane.nodata})
+        return xr.Dataset(made, coords=scene.coords, attrs=scene.attrs)
 
 
 def fused(scenes: xr.Dataset, join: Any) -> xr.Dataset:
