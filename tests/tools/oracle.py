@@ -112,15 +112,27 @@ def stack_of_days(
             native, src_transform = mosaic(scenes, recipe.nodata)
             dst = np.full((len(recipe.bands), *shape), recipe.nodata, native.dtype)
             for b in range(len(recipe.bands)):
-                reproject(
-                    native[b], dst[b], src_transform=src_transform, src_crs=src_crs,
-                    dst_transform=transform, dst_crs=crs, src_nodata=recipe.nodata,
-                    dst_nodata=recipe.nodata, resampling=recipe.resampling,
-                    tolerance=0, XSCALE=1, YSCALE=1,
-                )  # fmt: skip
+                exact_warp(native[b], dst[b], src_transform, src_crs, transform, crs, recipe)
             warped.append(dst)
         out.append(first_valid(warped, recipe.nodata))
     return np.stack(out)
+
+
+def exact_warp(src, dst, src_transform, src_crs, transform, crs, recipe: Recipe) -> None:
+    """GDAL's warp without its approximations.
+
+    `tolerance=0` asks for exact coordinates, but rasterio before 1.5 ignores it and interpolates
+    along rows: over 16 columns that is exact to 2e-5 pixels, over 800 it is off by 0.04.
+    """
+    for x in range(0, dst.shape[1], 16):
+        strip = np.full((dst.shape[0], min(16, dst.shape[1] - x)), recipe.nodata, dst.dtype)
+        reproject(
+            src, strip, src_transform=src_transform, src_crs=src_crs,
+            dst_transform=transform * rasterio.Affine.translation(x, 0), dst_crs=crs,
+            src_nodata=recipe.nodata, dst_nodata=recipe.nodata, resampling=recipe.resampling,
+            tolerance=0, XSCALE=1, YSCALE=1,
+        )  # fmt: skip
+        dst[:, x : x + 16] = strip
 
 
 def geomad(stack: np.ndarray, nodata: int, scale=1e-4, offset=-1e-4, rows: int = 16) -> dict:
