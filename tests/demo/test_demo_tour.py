@@ -27,7 +27,8 @@ def test_a_step_is_echoed_run_and_logged(tmp_path):
 def test_a_failed_step_shows_all_it_said(tmp_path):
     text = io.StringIO()
     where = tmp_path / ("deep" * 30) / "missing.db"
-    outcome = perform(Step("x", "why", ("run", str(where), "--plugin", "gm-ls")), tmp_path / "log", Console(file=text))
+    args = ("run", str(where), "--plugin", "gm-ls", "--location", str(tmp_path))
+    outcome = perform(Step("x", "why", args), tmp_path / "log", Console(file=text))
     assert outcome.code == 2
     assert str(where) in text.getvalue().split("$ odc-stats-gpu", 1)[1].split("\n", 1)[1]
     assert "exit code 2" in text.getvalue()
@@ -41,6 +42,7 @@ def test_the_tour_ends_with_the_code_of_the_step_that_failed(tmp_path, monkeypat
         return [Step("bad", "Fails", ("run", "nowhere.db")), Step("never", "Not run", ("doctor",))]
 
     monkeypatch.setattr(_tour, "_plan", plan)
+    monkeypatch.setattr(_tour, "_DATES", {"landsat": 2, "sentinel2": 2})
     monkeypatch.setattr(_tour, "_report", lambda *_: pytest.fail("no report of half a job"))
     code = run_demo(tmp_path / "d", tile_pixels=24, threads=1, device="cpu", progress=False)
     assert code == 2
