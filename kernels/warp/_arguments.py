@@ -71,7 +71,7 @@ def plan(
         raise ValueError(f"{dtype} can't hold {fill} for missing pixels: give another fill")
     plane = np.dtype("uint8") if dtype == np.bool_ else dtype
     return Request(
-        src=src.view(plane).reshape(-1, *src.shape[-2:]),
+        src=_planes(src.view(plane)),
         out=_planes(out.view(plane)),
         result=out,
         nodata=plane.type(src_nodata if has_nodata else 0),
@@ -81,6 +81,6 @@ def plan(
     )
 
 
-def _planes(out: Any) -> Any:
-    """`out` with a leading axis, always as a view: it is written to."""
-    return out[None] if out.ndim == 2 else out
+def _planes(bands: Any) -> Any:
+    """Bands with a leading axis, always as a view: results are written to it."""
+    return bands[None] if bands.ndim == 2 else bands

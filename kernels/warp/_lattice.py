@@ -137,17 +137,19 @@ def refine(
     if step < 1 or min(shape) < 1:
         raise ValueError(f"step >= 1 and a shape of 1 x 1 or more needed, got {step} and {shape}")
     while True:
-        rows, cols = ((size - 1) // step + 2 for size in shape)
-        half_rows = 0.5 + np.arange(2 * rows - 1) * (step / 2)
-        half_cols = 0.5 + np.arange(2 * cols - 1) * (step / 2)
-        grid_x, grid_y = np.meshgrid(half_cols, half_rows)
+        parts = 2 if step > 1 else 1  # half-way points are only there to be compared with
+        axes = (
+            0.5 + np.arange(parts * ((size - 1) // step + 1) + 1) * (step / parts)
+            for size in reversed(shape)
+        )
+        grid_x, grid_y = np.meshgrid(*axes)
         x, y = (
             np.asarray(v, dtype=np.float64).reshape(grid_x.shape) for v in transform(grid_x, grid_y)
         )
         if step == 1 or max(_midpoint_error(x), _midpoint_error(y)) <= tolerance:
             return Lattice(
-                x=np.ascontiguousarray(x[::2, ::2]),
-                y=np.ascontiguousarray(y[::2, ::2]),
+                x=x[::parts, ::parts],
+                y=y[::parts, ::parts],
                 step=step,
                 shape=(int(shape[0]), int(shape[1])),
             )
@@ -155,14 +157,20 @@ def refine(
 
 
 def _midpoint_error(exact: npt.NDArray[np.float64]) -> float:
-    """Largest difference of bilinear interpolation from every second node to the nodes between; inf if it can't be told."""
-    with np.errstate(invalid="ignore"):
-        linear = exact.copy()
-        linear[1::2, ::2] = (exact[:-1:2, ::2] + exact[2::2, ::2]) / 2
-        linear[:, 1::2] = (linear[:, :-1:2] + linear[:, 2::2]) / 2
-        error = np.abs(linear - exact)
-    error = error[np.isfinite(exact)]
-    if not error.size:
-        return 0.0
-    worst = float(error.max())
-    return worst if math.isfinite(worst) else math.inf
+    """Largest difference of bilinear interpolation from every second node to the nodes between.
+
+    Infinite where only part of a cell is known.
+    """
+    known = np.isfinite(exact)
+    rows, cols = ((size - 1) // 2 for size in exact.shape)
+    corners = sum(
+        known[i : i + 2 * rows : 2, j : j + 2 * cols : 2].astype(np.int8)
+        for i in range(3)
+        for j in range(3)
+    )
+    if ((corners > 0) & (corners < 9)).any():
+        return math.inf
+    linear = np.where(known, exact, 0.0)
+    linear[1::2, ::2] = (linear[:-1:2, ::2] + linear[2::2, ::2]) / 2
+    linear[:, 1::2] = (linear[:, :-1:2] + linear[:, 2::2]) / 2
+    return float(np.abs(linear - exact)[known].max(initial=0.0))
