@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -183,7 +184,8 @@ class PixelQuality(StatsPlugin):
         if names is None:
             names = nodata_classes(product, band)
         fill = found.nodata
-        if fill is not None and fill == fill and not names_value(product, band, fill):  # noqa: PLR0124
+        known = fill is None or math.isnan(fill) or names_value(product, band, fill)
+        if fill is not None and not known:
             names = (*names, int(fill))
         if not names:
             raise ConfigError(

@@ -101,7 +101,8 @@ def _imported(module: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as exc:  # whatever a stranger's module does while it is imported
-        missing = isinstance(exc, ModuleNotFoundError) and module.partition(".")[0] == exc.name
+        absent = exc.name if isinstance(exc, ModuleNotFoundError) else None
+        missing = absent is not None and f"{module}.".startswith(f"{absent}.")
         remedy = (
             f"registered: {', '.join(registered_plugins())}; a file is named path/to/file.py:Class"
             if missing

@@ -80,7 +80,7 @@ def test_a_module_on_the_path_holds_a_plugin(tmp_path, monkeypatch):
         ("wofs", "unknown plugin 'wofs' (known: gm-generic, gm-ls, gm-s2, pq"),
         ("", "no plugin is named (give plugin: one of gm-generic"),
         ("no.such.Module", "the plugin 'no.such.Module' can't be imported: ModuleNotFoundError"),
-        ("odc.stats.plugins.wofs.StatsWofs", "can't be imported"),
+        ("odc.stats.plugins.wofs.StatsWofs", "(registered: gm-generic, gm-ls, gm-s2, pq"),
         (
             "odc_stats_gpu.plugins.GeomedianLandsatt",
             "has no class 'GeomedianLandsatt' (did you mean 'GeomedianLandsat'?",
