@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from odc.geo.geom import Geometry
 
 from odc_stats_gpu.errors import ConfigError, DataError
@@ -17,18 +16,9 @@ from odc_stats_gpu.tasks._eo3_index import index_doc
 from odc_stats_gpu.tasks._metadata_type import eo3_metadata_type
 from odc_stats_gpu.tasks._source import Scene, Span, missing_product, split_products
 from odc_stats_gpu.tasks._termfilter import TermFilter, parse_dataset_filter
+from odc_stats_gpu.tasks._yaml import documents
 
 SUFFIX = ".odc-metadata.yaml"
-_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_BASE):  # type: ignore[misc] # the C loader when libyaml is there
-    """YAML without dates: documents keep the text they were written with, as JSON needs it."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - pyyaml's way to configure a loader
-        first: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:timestamp"]
-        for first, rules in _BASE.yaml_implicit_resolvers.items()
-    }
 
 
 class Eo3Source:
@@ -77,7 +67,7 @@ class Eo3Source:
             if p.suffix in (".yaml", ".yml") and not p.name.endswith(SUFFIX) and p.is_file()
         )  # fmt: skip
         for path in self._files:
-            found = [d for d in _documents(path) if _is_product(d) or _is_metadata_type(d)]
+            found = [d for d in documents(path) if _is_product(d) or _is_metadata_type(d)]
             if not any(_is_product(d) for d in found):
                 raise ConfigError(
                     f"{path} has no product definition",
@@ -85,7 +75,7 @@ class Eo3Source:
                 )
             yield from ((path, doc) for doc in found)
         for path in beside:
-            for doc in _documents(path):
+            for doc in documents(path):
                 if _is_product(doc) or _is_metadata_type(doc):
                     yield path, doc
 
@@ -170,26 +160,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _dataset_document(path: Path) -> dict[str, Any]:
     remedy = "correct or remove the document"
-    docs = [d for d in _documents(path) if d is not None]
+    docs = [d for d in documents(path) if d is not None]
     if len(docs) != 1 or not isinstance(docs[0], dict):
         raise DataError(f"{path} holds {len(docs)} YAML documents, one mapping is needed", remedy)
     product = docs[0].get("product")
     if not isinstance(product, Mapping) or not isinstance(product.get("name"), str):
         raise DataError(f"dataset document {path} lacks 'product.name'", remedy)
     return docs[0]
-
-
-def _documents(path: Path) -> list[Any]:
-    """The YAML documents of a file; raises DataError naming file and reason."""
-    try:
-        return list(yaml.load_all(path.read_bytes(), Loader=_Loader))
-    except OSError as exc:
-        raise DataError(
-            f"can't read {path}: {exc.strerror}", "check the path and its permissions"
-        ) from None
-    except (yaml.YAMLError, ValueError) as exc:
-        reason = " ".join(str(exc).split())
-        raise DataError(f"{path} is no YAML: {reason}", "correct or remove the file") from None
 
 
 def _is_product(doc: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import TimeRange, add_months
@@ -16,6 +17,12 @@ Binner = Callable[[datetime], Sequence[str]]
 """Local time -> task periods, possibly none or several."""
 
 
+@lru_cache(maxsize=1024)
+def _period(start: datetime, months: int) -> str:
+    count, unit = (months // 12, "Y") if months % 12 == 0 else (months, "M")
+    return TimeRange(start, count, unit).short
+
+
 @dataclass(frozen=True, slots=True)
 class _Seasons:
     """Periods of fixed length that start in the same months every year."""
@@ -25,8 +32,7 @@ class _Seasons:
     months: int
 
     def period(self, start: datetime) -> str:
-        count, unit = (self.months // 12, "Y") if self.months % 12 == 0 else (self.months, "M")
-        return TimeRange(start, count, unit).short
+        return _period(start, self.months)
 
     def bins(self, when: datetime) -> Sequence[str]:
         """The latest start not after `when`, unless the period has ended by then."""
