@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
@@ -12,15 +15,31 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def inlined(function: Function) -> Function:
     """Compile a piece of a kernel; it becomes part of whatever calls it."""
-    compiled: Function = njit(forceinline=True, no_cpython_wrapper=True, error_model="numpy")(function)
+    compiled: Function = njit(forceinline=True, no_cpython_wrapper=True, error_model="numpy")(
+        function
+    )
     return compiled
 
 
 def kernel(function: Function) -> Function:
-    """Compile an entry point: releases the GIL and is cached beside the source or in the user's cache."""
+    """Compile an entry point: releases the GIL and is cached beside the source or in the user's cache.
+
+    Numba finds a cached kernel stale only if the entry point's own file changed. Its pieces live in
+    other files, so that a digest of those becomes part of the name it is cached under.
+    """
     options = {"nogil": True, "error_model": "numpy"}
+    function.__qualname__ += f"-{_digest(Path(function.__code__.co_filename).parent)}"
     try:
         compiled: Function = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache, as in a read-only container: compile each time
         compiled = njit(**options)(function)
     return compiled
+
+
+@cache
+def _digest(folder: Path) -> str:
+    """Hash of the sources that a kernel in `folder` can be made of."""
+    digest = hashlib.sha256()
+    for source in (*sorted(Path(__file__).parent.glob("_*.py")), *sorted(folder.glob("*.py"))):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

@@ -29,7 +29,7 @@ _VI = ir.VectorType(_I32, LANES)
 _ZERO = ir.Constant(_VI, [0] * LANES)
 # Not reassoc: a sum over dates keeps its order, so that an added empty date changes nothing.
 # Not nnan, not ninf: both occur and are tested for.
-_FAST = ("contract", "nsz", "arcp")
+_FAST = ("contract", "nsz")
 
 
 class _Vector(types.Type):  # type: ignore[misc]

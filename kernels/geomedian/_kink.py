@@ -24,6 +24,20 @@ SECULAR_STEPS = 4
 
 
 @inlined
+def copy(a, b):  # type: ignore[no-untyped-def]
+    """Put a into b. (A slice assignment would compile a shape check with its message.)"""
+    for k in range(b.size):
+        b[k] = a[k]
+
+
+@inlined
+def fill(a, value):  # type: ignore[no-untyped-def]
+    """Put a number into every element."""
+    for k in range(a.size):
+        a[k] = value
+
+
+@inlined
 def dot(a, b):  # type: ignore[no-untyped-def]
     """Return a.b"""
     total = 0.0
@@ -98,12 +112,13 @@ def kink_step(M, L, W, R, eta, mu, v, w):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def sums(x, y, coincident, e, g, M):  # type: ignore[no-untyped-def]
+def sums(x, n, y, coincident, e, g, M):  # type: ignore[no-untyped-def]
     """Read the samples once: fill g, M; return W, sum 1/d^2, f, least d^2, which, its copies, coincidences."""
-    n, P = x.shape
+    P = y.size
     W, S2, f, nearest, k, copies, met = 0.0, 0.0, 0.0, np.inf, 0, 0, 0
-    g[:] = 0.0
-    M[:, :] = 0.0
+    fill(g, 0.0)
+    for a in range(P):
+        fill(M[a], 0.0)
     for i in range(n):
         d2 = 0.0
         for b in range(P):
@@ -136,24 +151,24 @@ def sums(x, y, coincident, e, g, M):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def kink_newton(x, unit, y, room):  # type: ignore[no-untyped-def]
-    """Move `y` to the geometric median of samples x (n, p), n > 2. `room`: scratch (2p + 9, p)."""
-    n, P = x.shape
+def kink_newton(x, n, unit, y, room):  # type: ignore[no-untyped-def]
+    """Move `y` to the geometric median of the first n > 2 samples x (., p). `room`: scratch (2p + 9, p)."""
+    P = y.size
     M, L = room[:P], room[P : 2 * P]
     g, gp, s, yp, u = room[2 * P], room[2 * P + 1], room[2 * P + 2], room[2 * P + 3], room[2 * P + 4]
     R, v, w, e = room[2 * P + 5], room[2 * P + 6], room[2 * P + 7], room[2 * P + 8]
     coincident = (COINCIDENT * unit) ** 2
     Wp, fp, have, rejected, refuted = 0.0, 0.0, False, 0, -1
-    yp[:] = y
-    gp[:] = 0.0
-    s[:] = 0.0
+    copy(y, yp)
+    fill(gp, 0.0)
+    fill(s, 0.0)
     for _ in range(MAX_PASSES):
-        W, S2, f, nearest, k, copies, met = sums(x, y, coincident, e, g, M)
+        W, S2, f, nearest, k, copies, met = sums(x, n, y, coincident, e, g, M)
         distance = 0.0 if met else math.sqrt(nearest)
         gg = dot(g, g)
         eta = float(copies)
         if met:
-            y[:] = x[k]
+            copy(x[k], y)
             eta = float(met)
             refuted = k
             if math.sqrt(gg) <= eta * (1 + 1e-10):
@@ -181,7 +196,7 @@ def kink_newton(x, unit, y, room):  # type: ignore[no-untyped-def]
         kink = met > 0 or eta > KINK_SHARE * W * distance
         at_sample = False
         if kink:
-            R[:] = g
+            copy(g, R)
             if not met:  # take the nearest sample out of g, W and M; expand the rest at that sample
                 pull = eta / distance
                 for j in range(P):
@@ -196,7 +211,7 @@ def kink_newton(x, unit, y, room):  # type: ignore[no-untyped-def]
             size = math.sqrt(dot(R, R))
             at_sample = size <= eta
             if at_sample:
-                v[:] = 0.0
+                fill(v, 0.0)
             else:
                 times_hessian(M, W, R, w)
                 if met:

@@ -19,8 +19,11 @@ SHORT_STEP = 1e-3
 """DN; also the distance below which a sample coincides with y"""
 TRUST = 0.5
 """longest step, in harmonic mean distances"""
-KINK_SHARE = 0.15
-"""share of W above which the nearest sample is a kink"""
+KINK_SHARE = 0.5
+"""share of W above which the nearest sample is a kink; the careful path takes 0.15, where its model is
+the better one, but here Newton still converges and the stopping rule rejects what it may not certify"""
+SOUND_PIVOT = 3e-3
+"""least pivot of H, in W, that float32 is trusted with"""
 
 
 @inlined
@@ -97,9 +100,10 @@ def sums(bands, x, dates, y, coincident, g, M):  # type: ignore[no-untyped-def]
 
 @inlined
 def newton_step(bands, M, W, g, L, inverse, s):  # type: ignore[no-untyped-def]
-    """Solve (W I - M) s = g by Cholesky; pivots are floored, so it never fails."""
+    """Solve (W I - M) s = g by Cholesky, pivots floored; return whether all pivots are sound."""
     P = len(bands)
-    floor = W * 1e-6
+    floor = W * SOUND_PIVOT
+    sound = W > 0.0
     for a in range(P):
         row = a * (a + 1) // 2
         for b in range(a):
@@ -110,6 +114,7 @@ def newton_step(bands, M, W, g, L, inverse, s):  # type: ignore[no-untyped-def]
         v = W - M[row + a]
         for c in range(a):
             v -= L[row + c] * L[row + c]
+        sound = sound & (v > floor)
         inverse[a] = 1.0 / sqrt(select(v > floor, v, floor))
         v = g[a]
         for c in range(a):
@@ -121,6 +126,7 @@ def newton_step(bands, M, W, g, L, inverse, s):  # type: ignore[no-untyped-def]
         for c in range(a + 1, P):
             v -= L[c * (c + 1) // 2 + a] * s[c]
         s[a] = v * inverse[a]
+    return sound
 
 
 @inlined
@@ -140,7 +146,6 @@ def newton(bands, x, dates, unit, count, y):  # type: ignore[no-untyped-def]
         if not any_of(active):
             break
         W, S2, f, nearest, copies, met = sums(bands, x, dates, y, short, g, M)
-        solved = (met == 0.0) & (dot(bands, g, g) <= 9e-14 * count * count)
         share = KINK_SHARE * W
         kink = (met > 0.0) | (copies * copies > share * share * nearest)
         if k > 0:
@@ -149,10 +154,9 @@ def newton(bands, x, dates, unit, count, y):  # type: ignore[no-untyped-def]
                 (f > before * (1.0 - 1e-6)) & (slope < expected * -0.5)
             )
             kink = kink | ((slope < 0.0) & worse)
-        active = active & invert(solved)
+        kink = kink | invert(newton_step(bands, M, W, g, L, inverse, s))
         odd = odd | (active & kink)
         active = active & invert(kink)
-        newton_step(bands, M, W, g, L, inverse, s)
         expected = dot(bands, g, s)
         length2 = dot(bands, s, s)
         limit = TRUST * count / W

@@ -60,22 +60,22 @@ def ordinary_median(x, dates, count, keys, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def solve_lane(packed, first, dates, lane, unit, samples, start, room):  # type: ignore[no-untyped-def]
-    """Leave the geometric median of one lane of a packed group in `start`."""
+def gather_lane(packed, first, dates, lane, samples, start):  # type: ignore[no-untyped-def]
+    """Copy one lane's observations to `samples` and their mean to `start`; return their number."""
     P = start.size
     n = 0
+    for b in range(P):
+        start[b] = 0.0
     for t in range(dates):
         row = first + t * (P + 1)
         if packed[row + P, lane] > 0:
             for b in range(P):
                 samples[n, b] = packed[row + b, lane]
+                start[b] += samples[n, b]
             n += 1
     for b in range(P):
-        total = 0.0
-        for i in range(n):
-            total += samples[i, b]
-        start[b] = total / n
-    kink_newton(samples[:n], unit, start, room)
+        start[b] /= n
+    return n
 
 
 @kernel
@@ -126,7 +126,8 @@ def geomad_pieces(  # type: ignore[no-untyped-def]
                     for lane in range(LANES):
                         if packed[out_row + P, lane] > 0:
                             start = room[2 * P + 9]
-                            solve_lane(packed, k * group_rows, n, lane, unit, samples, start, room)
+                            own = gather_lane(packed, k * group_rows, n, lane, samples, start)
+                            kink_newton(samples, own, unit, start, room)
                             for b in range(P):
                                 packed[out_row + b, lane] = start[b]
                     for b in range(P):
