@@ -195,7 +195,8 @@ conftest.write_tile(open_store(sys.argv[1]), task, conftest.make_pixels((96, 80)
 def test_kill_9_between_two_files_leaves_no_item_and_the_next_attempt_a_clean_tile(kit, tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)],
-        env={**os.environ, "ODC_STATS_FAULT": "asset_written:kill:3"}, check=False, capture_output=True,
+        env={**os.environ, "ODC_STATS_FAULT": "asset_written:kill:3"},
+        check=False, capture_output=True,
     )  # fmt: skip
     assert run.returncode == -9, run.stderr.decode()
     store, task = open_store(str(tmp_path)), kit.task()
