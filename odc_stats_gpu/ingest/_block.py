@@ -13,7 +13,7 @@ import xarray as xr
 from odc_stats_gpu.errors import DataError
 from odc_stats_gpu.ingest._device import Device, Host
 from odc_stats_gpu.ingest._plan import Scene, TilePlan
-from odc_stats_gpu.ingest._resample import resample, taps
+from odc_stats_gpu.ingest._resample import KERNELS, resample, taps
 from odc_stats_gpu.ingest._scene import Piece, read_scene
 from odc_stats_gpu.ingest._window import Window
 from odc_stats_gpu.model import Block, NativeBand, as_stack
@@ -159,14 +159,15 @@ class _Slot:
     ) -> tuple[Window, xr.Dataset]:
         """`native_fuse` over the pieces, in order; where they lie together.
 
-        Planes without nodata get a rim of zeros: what a resampling sees beyond the edge of a
-        scene must not depend on whether the block reaches another one.
+        Planes without nodata get a rim of zeros, and GDAL one of nodata: what a resampling sees
+        beyond the edge of a scene must not depend on whether the block reaches another one.
         """
         window = pieces[0].window
         for piece in pieces[1:]:
             window = window.hull(piece.window)
-        if any(b.nodata is None for b in bands):
-            window = window.pad(scene.spec.margin + taps(scene.spec.resampling))
+        resampling = scene.spec.resampling
+        if resampling not in KERNELS or any(b.nodata is None for b in bands):
+            window = window.pad(scene.spec.margin + taps(resampling))
         variables = {}
         for band in bands:
             sources = [p.variables[band.name] for p in pieces]

@@ -25,6 +25,7 @@ from odc_stats_gpu.model import (
 )
 
 NODATA = -999
+UTM = Affine(30, 0, 500000, 0, -30, 6_000_000)
 
 
 class Plain:
@@ -121,7 +122,7 @@ class Archive:
         return path
 
     def scene(
-        self, time, bands, *, crs="EPSG:32655", transform=Affine(30, 0, 500000, 0, -30, 6_000_000),
+        self, time, bands, *, crs="EPSG:32755", transform=UTM,
         transforms=None, product="ard", id_=None, geometry=None, doc_crs=None, **options,
     ):  # fmt: skip
         """Files of one scene; `transforms` gives bands a grid of their own."""
@@ -159,7 +160,7 @@ def make_task(datasets, geobox, products=(ARD,), offset_hours=10):
     )
 
 
-def albers(shape=(150, 160), around=(500000, 6_000_000), crs="EPSG:32655", resolution=30, shift=90):
+def albers(shape=(150, 160), around=(500000, 6_000_000), crs="EPSG:32755", resolution=30, shift=90):
     """A tile in Australian Albers over a point of a UTM zone."""
     import pyproj
 
