@@ -36,12 +36,13 @@ class Eo3Source:
         products: str | Sequence[str] = "",
         dataset_filter: str | Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = Path(str(folder).removeprefix("file://")).resolve()
+        self.folder = Path(str(folder).removeprefix("file://")).absolute()
         if not self.folder.is_dir():
             raise ConfigError(f"no such folder: {folder}", "give the archive's top folder to --eo3")
         self._files = [Path(f) for f in product_definitions]
         self._expression = products
         self._terms = parse_dataset_filter(dataset_filter)
+        self._unreadable: list[str] = []
 
     @cached_property
     def _definitions(self) -> tuple[dict[str, Product], dict[str, Mapping[str, Any]]]:
@@ -50,7 +51,10 @@ class Eo3Source:
         types: dict[str, Mapping[str, Any]] = {}
         for path, doc in self._definition_docs():
             if "measurements" in doc:
-                product = Product.from_doc(doc)
+                try:
+                    product = Product.from_doc(doc)
+                except DataError as exc:
+                    raise ConfigError(f"{path}: {exc.message}", exc.remedy) from None
                 if product.name in products and products[product.name].definition != doc:
                     raise ConfigError(
                         f"{path} defines the product {product.name!r} in another way",
@@ -75,13 +79,17 @@ class Eo3Source:
                 )
             yield from ((path, doc) for doc in found)
         for path in beside:
-            for doc in documents(path):
-                if _is_product(doc) or _is_metadata_type(doc):
-                    yield path, doc
+            try:
+                docs = documents(path)
+            except DataError as exc:  # perhaps no definition at all: told when one is missing
+                self._unreadable.append(exc.message)
+                continue
+            yield from ((path, doc) for doc in docs if _is_product(doc) or _is_metadata_type(doc))
 
     @property
     def _where(self) -> str:
-        return ", ".join(str(p) for p in [f"{self.folder}/*.yaml", *self._files])
+        places = [f"{self.folder}/*.yaml", *(str(p) for p in self._files), *self._unreadable]
+        return ", ".join(places)
 
     def products(self) -> Mapping[str, Product]:
         """Those asked for, or all; raises ConfigError when one has no definition."""
@@ -140,11 +148,18 @@ class Eo3Source:
         keep.finish(seen)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Documents below a folder in a fixed order, one directory in memory at a time."""
+def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Documents below a folder in a fixed order, one directory in memory at a time.
+
+    Links are followed, unless they lead back to a folder `above`.
+    """
     subfolders = []
     files = []
     try:
+        stat = folder.stat()
+        here = (stat.st_dev, stat.st_ino)
+        if here in above:
+            return
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(SUFFIX):
@@ -155,7 +170,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise DataError(f"can't list {folder}: {exc.strerror}", "check its permissions") from None
     yield from (Path(p) for p in sorted(files))
     for sub in sorted(subfolders):
-        yield from _walk(Path(sub))
+        yield from _walk(Path(sub), above | {here})
 
 
 def _dataset_document(path: Path) -> dict[str, Any]:

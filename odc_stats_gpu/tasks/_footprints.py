@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import shapely
+from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry import shape
 
@@ -21,7 +23,8 @@ _T = TypeVar("_T")
 _LONLAT = "EPSG:4326"
 _SEGMENTS = 24  # per long side: straight edges in UTM bend by less than a pixel between them
 _TOLERANCE = 1e-8  # grid units: a box that ends on a tile's edge doesn't reach the next tile
-_RIM = 180 - 1e-9
+_RIM_WIDTH = 1e-9  # degrees
+_RIM = 180 - _RIM_WIDTH
 
 
 def footprint(dataset: Dataset) -> shapely.Geometry:
@@ -100,7 +103,7 @@ class Tiler:
 
     def _project(self, geom: shapely.Geometry, crs: str) -> Iterable[shapely.Geometry]:
         """The footprint in the grid's CRS; cut at the antimeridian where it crosses that."""
-        if crs.lower() == self._crs.lower():
+        if crs.lower() == self._crs.lower() and not _is_geographic(crs):
             return [geom]
         dense = _dense(geom, _SEGMENTS)
         lonlat = _transform(dense, crs, _LONLAT)
@@ -149,6 +152,11 @@ def _halves(lonlat: shapely.Geometry) -> list[shapely.Geometry]:
     return [h for h in (east, shapely.transform(west, _westwards)) if not h.is_empty]
 
 
+@lru_cache(maxsize=256)
+def _is_geographic(crs: str) -> bool:
+    return bool(CRS.from_user_input(crs).is_geographic)
+
+
 def _dense(geom: shapely.Geometry, segments: int) -> shapely.Geometry:
     """The outline with at least so many points along its longer side."""
     x0, y0, x1, y1 = geom.bounds
@@ -156,8 +164,13 @@ def _dense(geom: shapely.Geometry, segments: int) -> shapely.Geometry:
 
 
 def _crosses_antimeridian(lonlat: shapely.Geometry) -> bool:
-    """Whether an edge of a dense outline jumps by more than half the globe."""
-    if lonlat.is_empty or lonlat.bounds[2] - lonlat.bounds[0] <= 180:
+    """Whether a dense outline leaves -180..180, or an edge jumps by more than half the globe."""
+    if lonlat.is_empty:
+        return False
+    west, _, east, _ = lonlat.bounds
+    if west < -180 - _RIM_WIDTH or east > 180 + _RIM_WIDTH:
+        return True
+    if east - west <= 180:
         return False
     rings = [shapely.get_coordinates(part) for part in shapely.get_parts(lonlat)]
     return any(bool((np.abs(np.diff(ring[:, 0])) > 180).any()) for ring in rings)

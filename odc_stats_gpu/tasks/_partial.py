@@ -6,6 +6,7 @@ import fcntl
 import glob
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,7 +35,8 @@ class PartialFiles:
                 f"can't write {main}: {exc.strerror}",
                 "name a file in an existing folder that you may write",
             ) from None
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # a file system without locks: leftovers stay until removed by hand
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property
     def main(self) -> Path:
@@ -88,7 +90,7 @@ class PartialFiles:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left, ignore_errors=True)
-            except BlockingIOError:
+            except OSError:
                 continue  # another process is at work on the same file
             finally:
                 os.close(fd)

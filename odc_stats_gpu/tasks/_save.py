@@ -78,6 +78,7 @@ def save_tasks(
     tiles = parse_tiles(tiles) if isinstance(tiles, str) else tiles
     bins = binner(frequency or "annual", within)
     output = Path(str(output).removeprefix("file://"))
+    base = output.name.removesuffix(".db")
     _check_absent(output, overwrite=overwrite)
     keep = property_filter(gqa, usgs_collection_category)
     if predicate is not None:
@@ -120,10 +121,10 @@ def save_tasks(
         finally:
             writer.close()
         with stage("write_summaries"):
-            partial.write(f"{output.stem}.csv", csv_text(rows))
+            partial.write(f"{base}.csv", csv_text(rows))
             for period, text in geojson_texts(rows, grid, tasks.offsets).items():
-                partial.write(f"{output.stem}-{period}.geojson", text)
-        stale = _stale(output) if overwrite else []
+                partial.write(f"{base}-{period}.geojson", text)
+        stale = _stale(output, base) if overwrite else []
         _check_absent(output, overwrite=overwrite)
         files = partial.commit()
     for path in stale:
@@ -288,7 +289,7 @@ def _check_absent(output: Path, *, overwrite: bool) -> None:
         )
 
 
-def _stale(output: Path) -> list[Path]:
+def _stale(output: Path, base: str) -> list[Path]:
     """Geojson files of the database that is about to be replaced."""
     if not output.exists():
         return []
@@ -297,4 +298,4 @@ def _stale(output: Path) -> list[Path]:
             periods = {index.period for index in old.indexes()}
     except OdcStatsError:
         return []  # not one of ours: there is nothing that belongs to it
-    return [output.with_name(f"{output.stem}-{period}.geojson") for period in periods]
+    return [output.with_name(f"{base}-{period}.geojson") for period in periods]

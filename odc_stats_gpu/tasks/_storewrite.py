@@ -62,7 +62,10 @@ class StoreWriter:
         self._flush()
         self._put(b"info", [(key.encode(), self._pack(to_json(doc))) for key, doc in info.items()])
         self._put(b"groups", list(groups))
-        self._env.sync(True)  # noqa: FBT003 - lmdb's only argument: force
+        try:
+            self._env.sync(True)  # noqa: FBT003 - lmdb's only argument: force
+        except lmdb.Error as exc:
+            raise self._failed(exc) from None
         self.close()
 
     def close(self) -> None:
@@ -97,9 +100,10 @@ class StoreWriter:
             except lmdb.MapFullError:
                 self._env.set_mapsize(self._env.info()["map_size"] * 2)
             except lmdb.Error as exc:
-                raise StoreError(
-                    f"can't write {self._path}: {exc}", "check the free space"
-                ) from None
+                raise self._failed(exc) from None
+
+    def _failed(self, exc: Exception) -> StoreError:
+        return StoreError(f"can't write {self._path}: {exc}", "check the free space")
 
 
 def to_json(doc: Any) -> bytes:

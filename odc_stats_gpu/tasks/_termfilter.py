@@ -97,7 +97,7 @@ def property_filter(gqa: float | None, usgs_collection_category: str | None) -> 
 
         def precise(ds: Dataset) -> bool:
             found = ds.properties.get("gqa:iterative_mean_xy")
-            return found is not None and float(found) <= limit
+            return isinstance(found, (int, float)) and found <= limit
 
         out[f"gqa above {limit:g} or absent"] = precise
     if usgs_collection_category:

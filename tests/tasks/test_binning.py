@@ -140,6 +140,19 @@ def test_a_scene_over_the_antimeridian_reaches_both_ends_of_the_world_only(zone,
     assert {0, 1} & columns
 
 
+@pytest.mark.parametrize("grid", ["global-30", "epsg:4326;0.001;1000"])
+def test_longitudes_beyond_180_come_back_on_the_other_side(grid):
+    corners = [(179.2, 10.8), (180.8, 10.8), (180.8, 10.2), (179.2, 10.2)]
+    got = {x for x, _ in Tiler(parse_grid(grid)).tiles(_dataset("epsg:4326", corners))}
+    assert got == ({0, 361} if grid == "global-30" else {-180, 179})
+
+
+def test_a_mosaic_of_the_world_reaches_all_of_it():
+    corners = [(-180.0, 60.0), (180.0, 60.0), (180.0, -60.0), (-180.0, -60.0)]
+    got = Tiler(parse_grid("epsg:4326;1;30")).tiles(_dataset("epsg:4326", corners))
+    assert got == [(x, y) for x in range(-6, 6) for y in range(-2, 2)]
+
+
 def test_a_footprint_that_crosses_itself_is_mended():
     bow = [(100.0, 100.0), (2900.0, 2900.0), (2900.0, 100.0), (100.0, 2900.0)]
     assert Tiler(parse_grid("epsg:3857;30;100")).tiles(_dataset("epsg:3857", bow)) == [(0, 0)]

@@ -482,3 +482,35 @@ def test_default_names():
     assert output_name("a-b", TimeRange.parse("2015-01--P3M")) == "a-b_2015-01--P3M.db"
     assert "/" not in output_name("a+s3://bucket/x/1-0-0/")
     assert parse_tiles("30:40,-5:15") == ((30, 40), (-5, 15))
+
+
+def test_links_that_lead_back_are_walked_once(archive, tmp_path):
+    archive.product()
+    archive.scene("2015-05-01T00:00:00")
+    (archive.root / "2015" / "loop").symlink_to(archive.root)
+    elsewhere = tmp_path / "elsewhere"
+    archive.root.joinpath("2015").rename(elsewhere)
+    (archive.root / "linked").symlink_to(elsewhere)
+    found = [s.dataset.uri for s in Eo3Source(archive.root).datasets(None, None)]
+    assert found == [f"file://{archive.root}/linked/05/1/scene.odc-metadata.yaml"]
+
+
+def test_an_unrelated_broken_yaml_beside_is_told_only_when_a_definition_is_missing(archive):
+    archive.scene("2015-05-01T00:00:00")
+    (archive.root / "notes.yaml").write_text("{{ template }}: [")
+    with pytest.raises(ConfigError, match=r"missing product definition.*notes\.yaml"):
+        Eo3Source(archive.root).products()
+    archive.product()
+    assert len(list(Eo3Source(archive.root).datasets(None, None))) == 1
+    (archive.root / "half.yaml").write_text(
+        "{name: x, metadata_type: eo3, measurements: [{name: b}]}"
+    )
+    with pytest.raises(ConfigError, match=r"half\.yaml.*dtype"):
+        Eo3Source(archive.root).products()
+
+
+def test_a_name_without_db_keeps_its_dots(archive, tmp_path):
+    archive.product()
+    archive.scene("2015-05-01T00:00:00")
+    summary = save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "v1.2")
+    assert [p.name for p in summary.files] == ["v1.2", "v1.2.csv", "v1.2-2015--P1Y.geojson"]
