@@ -24,7 +24,7 @@ def write_cog(
 ) -> None:
     """Write one band; overviews average, or keep the nearest where values are classes."""
     height, width = image.shape
-    with rasterio.Env(GDAL_NUM_THREADS=1, GDAL_CACHEMAX=64), rasterio.open(
+    with rasterio.Env(GDAL_NUM_THREADS=1), rasterio.open(
         "", "w", driver="MEM", height=height, width=width, count=1, dtype=image.dtype,
         crs=crs, transform=transform, nodata=nodata,
     ) as mem:  # fmt: skip

@@ -46,7 +46,7 @@ def run_demo(
     Raises ConfigError where `out` can't be written or a size is out of range.
     """
     out = Path(out)
-    workers = threads or os.cpu_count() or 1
+    writers = threads or min(8, os.cpu_count() or 1)  # `run` counts the cores it may use by itself
     console = Console(highlight=False)
     begin = time.perf_counter()
     timings: dict[str, float] = {}
@@ -55,10 +55,10 @@ def run_demo(
     console.print("[bold]# A year of made-up scenes in real formats: COGs and EO3 documents[/bold]")
     for kind in _PRODUCTS:
         start = time.perf_counter()
-        archives.append(_archive(out, kind, tile_pixels, seed, workers, console, show=progress))
+        archives.append(_archive(out, kind, tile_pixels, seed, writers, console, show=progress))
         timings[f"write {archives[-1].product}"] = time.perf_counter() - start
         console.print(f"  {len(archives[-1].scenes)} scenes in {archives[-1].folder}")
-    for number, step in enumerate(_plan(out, archives, workers, device), 1):
+    for number, step in enumerate(_plan(out, archives, threads, device), 1):
         outcome = perform(
             step, folders["logs"] / f"{number:02d}-{step.name.replace(' ', '-')}.log", console
         )
@@ -125,7 +125,7 @@ def _archive(
         )
 
 
-def _plan(out: Path, archives: list[Archive], threads: int, device: str) -> list[Step]:
+def _plan(out: Path, archives: list[Archive], threads: int | None, device: str) -> list[Step]:
     """Commands of the tour, in order."""
     save, run, verify = [], [], []
     for archive in archives:
@@ -142,7 +142,8 @@ def _plan(out: Path, archives: list[Archive], threads: int, device: str) -> list
         )  # fmt: skip
         for name, why in _PRODUCTS[archive.kind]:
             config, location = str(out / "config" / f"{name}.yaml"), str(out / "results" / name)
-            how = ("--threads", str(threads), "--device", device)
+            how = ("--threads", str(threads)) if threads else ()
+            how += () if device == "auto" else ("--device", device)
             args = ("run", db, "--config", config, "--location", location, *how)
             run.append(Step(f"run {name}", why, args))
             proof = "Are checksums, COGs and metadata as they should be?"

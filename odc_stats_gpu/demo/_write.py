@@ -28,7 +28,7 @@ from odc_stats_gpu.errors import ConfigError
 
 Progress = Callable[[int, int], None]
 _FORMAT = 2  # of the archive: a change makes the next run write it anew
-_MARK = "archive.json"
+_MARK = ".demo-archive.json"
 
 
 def write_archive(
@@ -69,15 +69,15 @@ def write_archive(
         raise ConfigError(f"the seed is {seed}", "choose 0 or more")
     mark = {**asdict(archive), "folder": "", "zlevel": zlevel, "format": _FORMAT}
     mark_text = json.dumps(mark, indent=1, sort_keys=True)
-    mark_file = out / _MARK
+    mark_file = out / f"{archive.product}{_MARK}"
     total = len(archive.scenes)
     if mark_file.exists() and mark_file.read_text() == mark_text and _complete(archive):
         if progress:
             progress(total, total)
         return archive
-    _clear(out, archive.product)
-    definition = archive.sensor.definition(chosen)
-    (out / f"{archive.product}.odc-product.yaml").write_text(_yaml(definition))
+    definition = out / f"{archive.product}.odc-product.yaml"
+    _clear(out, archive.product, mark_file, definition)
+    definition.write_text(_yaml(archive.sensor.definition(chosen)))
     _write_scenes(archive, chosen, threads, zlevel, progress)
     mark_file.write_text(mark_text)  # last: an interrupted archive is written again
     return archive
@@ -104,17 +104,18 @@ def _complete(archive: Archive) -> bool:
     return True
 
 
-def _clear(out: Path, product: str) -> None:
+def _clear(out: Path, product: str, mark: Path, definition: Path) -> None:
     """Make room: remove what an earlier demo wrote here, refuse a folder of anyone else's."""
     try:
-        if (out / _MARK).exists():
+        if mark.exists():
             shutil.rmtree(out / product, ignore_errors=True)
-        elif (out / product).exists() or list(out.glob("*.yaml")):
+        elif (out / product).exists() or definition.exists():
             raise ConfigError(
-                f"{out} holds a collection that the demo didn't write", "choose another folder"
+                f"{out} holds a collection {product} that the demo didn't write",
+                "choose another folder",
             )
         out.mkdir(parents=True, exist_ok=True)
-        (out / _MARK).write_text("unfinished")
+        mark.write_text("unfinished")
     except OSError as exc:
         raise ConfigError(f"can't write to {out}: {exc}", "choose another folder") from exc
 

@@ -80,6 +80,16 @@ def test_an_archive_is_rewritten_only_when_it_changed(tmp_path):
     assert _doc(found[0])["id"] != _doc(first.documents[0])["id"] or found != first.documents
 
 
+def test_both_kinds_may_share_a_folder(tmp_path):
+    size = {"tile_pixels": 24, "dates": 2, "bands": ["red"]}
+    landsat = write_archive(tmp_path, kind="landsat", **size)
+    before = _digests(tmp_path)
+    sentinel = write_archive(tmp_path, kind="sentinel2", **size)
+    assert before.items() <= _digests(tmp_path).items()
+    found = set(tmp_path.rglob("*.odc-metadata.yaml"))
+    assert found == {*landsat.documents, *sentinel.documents}
+
+
 def test_a_foreign_collection_is_never_touched(tmp_path):
     (tmp_path / "ga_ls8c_ard_3").mkdir()
     precious = tmp_path / "ga_ls8c_ard_3" / "scene.tif"
