@@ -142,7 +142,7 @@ def _plan(out: Path, archives: list[Archive], threads: int | None, device: str) 
         )  # fmt: skip
         for name, why in _PRODUCTS[archive.kind]:
             config, location = str(out / "config" / f"{name}.yaml"), str(out / "results" / name)
-            how = ("--threads", str(threads)) if threads else ()
+            how: tuple[str, ...] = ("--threads", str(threads)) if threads else ()
             how += () if device == "auto" else ("--device", device)
             args = ("run", db, "--config", config, "--location", location, *how)
             run.append(Step(f"run {name}", why, args))
