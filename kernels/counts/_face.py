@@ -22,7 +22,8 @@ def count_true(stack: Any, where: Any | None = None, *, unless: Any | None = Non
         `count_true(valid, unless=cloud)` that of the clear ones.
 
     Raises:
-        ValueError: wrong shape, float type, or more layers than the 65535 that the result can count.
+        ValueError: wrong shape, float type, or more layers than the 65535 that the result can
+            count.
         TypeError: not an array.
     """
     return implementation("count_true", stack)(stack, where, unless=unless)

@@ -11,7 +11,6 @@ from odc_stats_gpu.kernels._jit import kernel
 from odc_stats_gpu.kernels.counts._arguments import check
 
 
-
 def count_true(
     stack: npt.NDArray[Any],
     where: npt.NDArray[Any] | None = None,
@@ -33,7 +32,7 @@ def count_true(
 
 
 def _bytes(flags: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Flags as bytes, so that one compiled kernel serves all types; bool and uint8 without a copy."""
+    """Flags as bytes, so that one kernel serves all types; bool and uint8 without a copy."""
     if flags.dtype.itemsize == 1:
         return flags.view(np.uint8)
     return (flags != 0).view(np.uint8)

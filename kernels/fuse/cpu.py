@@ -13,7 +13,6 @@ from odc_stats_gpu.kernels._nodata import one_per_band
 from odc_stats_gpu.kernels.fuse._arguments import as_stack
 
 
-
 def first_valid(
     stack: npt.NDArray[Any], nodata: float | Sequence[float] | None
 ) -> npt.NDArray[Any]:
@@ -39,7 +38,7 @@ def _first(layers: Any, nodata: Any, out: Any) -> None:
             layer = layers[t, r]
             for c in range(line.size):
                 value, old = layer[c], line[c]
-                # selects, not branches, so that this runs in SIMD; NaN leaves a pixel open, as nodata does
+                # selects, not branches: this runs in SIMD. NaN leaves a pixel open, as nodata does
                 value = nodata if value != value else value  # noqa: PLR0124
                 line[c] = value if (old == nodata) | (old != old) else old  # noqa: PLR0124
 

@@ -28,7 +28,8 @@ def field_masks(rules: Iterable[FlagRule], dtype: np.dtype[Any]) -> npt.NDArray[
     """(n, 2): the bits of each rule's field in place, and what they must be.
 
     Raises:
-        ValueError: not an integer mask, a field that the mask has no bits for, a value that the field can't hold.
+        ValueError: not an integer mask, a field that the mask has no bits for, a value that the
+            field can't hold.
     """
     if dtype.kind not in "iu" or dtype.itemsize > 4:
         raise ValueError(
@@ -55,7 +56,8 @@ def blanked(xp: Any, bands: Any, bad: Any, out: Any | None) -> Any:
     """
     if bad.dtype != np.bool_ or bands.shape[bands.ndim - bad.ndim :] != bad.shape or bad.ndim < 2:
         raise ValueError(
-            f"bad must be bool and end in the axes of the bands {bands.shape}, got {bad.dtype} {bad.shape}"
+            "bad must be bool and have the last axes of the bands "
+            f"{bands.shape}, got {bad.dtype} {bad.shape}"
         )
     if out is None:
         return bands.copy()

@@ -18,7 +18,8 @@ def decode_enum(mask: Any, values: Iterable[float]) -> Any:
 
     Args:
         mask: any shape, bool, integer or float.
-        values: the classes; those that the type can't hold match nothing. No values: nothing is set.
+        values: the classes; those that the type can't hold match nothing. No values: nothing is
+            set.
 
     Returns:
         bool of mask's shape.
@@ -35,8 +36,8 @@ def decode_flags(mask: Any, rules: Iterable[FlagRule]) -> Any:
 
     Args:
         mask: any shape, integer of 8 to 32 bits.
-        rules: alternatives (offset of the field's lowest bit, number of bits, value): `[(3, 1, 1), (8, 2, 3)]`
-            is bit 3 set or bits 8-9 equal to 3. No rules: nothing is set.
+        rules: alternatives (offset of the field's lowest bit, number of bits, value): `[(3, 1, 1),
+            (8, 2, 3)]` is bit 3 set or bits 8-9 equal to 3. No rules: nothing is set.
 
     Returns:
         bool of mask's shape.

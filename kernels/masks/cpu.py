@@ -24,7 +24,7 @@ def decode_enum(mask: npt.NDArray[Any], values: Iterable[float]) -> Bools:
 
 
 def decode_flags(mask: npt.NDArray[Any], rules: Iterable[FlagRule]) -> Bools:
-    """Where a mask of bit fields has some field at some value; see `odc_stats_gpu.kernels.decode_flags`."""
+    """Where a bit field has some value; see `odc_stats_gpu.kernels.decode_flags`."""
     if mask.dtype.kind in "iu" and mask.dtype.itemsize <= 2:
         return _look_up(mask, reference.decode_flags(_all_values(mask.dtype), rules))
     fields = field_masks(rules, mask.dtype)

@@ -28,7 +28,7 @@ def decode_enum(mask: npt.NDArray[Any], values: Iterable[float]) -> Bools:
 
 
 def decode_flags(mask: npt.NDArray[Any], rules: Iterable[FlagRule]) -> Bools:
-    """Where a mask of bit fields has some field at some value; see `odc_stats_gpu.kernels.decode_flags`."""
+    """Where a bit field has some value; see `odc_stats_gpu.kernels.decode_flags`."""
     found = np.zeros(mask.shape, bool)
     for bits, wanted in field_masks(rules, mask.dtype):
         found |= (mask.astype(np.int64) & bits) == wanted

@@ -24,7 +24,7 @@ class Stage:
 
     dilates: bool
     heights: npt.NDArray[np.int64]
-    """Half height of the disk's columns at distance 0, 1, ... from its centre; its length is the reach + 1."""
+    """Half height of the disk's columns at distance 0, 1, ..., reach from its centre."""
 
     @property
     def reach(self) -> int:
@@ -67,8 +67,9 @@ def disk(radius: float) -> npt.NDArray[np.int64]:
 def padding(chain: list[Stage]) -> int:
     """Pixels outside of the image that the chain can set and look at again.
 
-    Outside is not set to begin with. A dilation can set pixels there, which counts where an erosion follows, as
-    in a closing; nothing ever spreads further than the dilations before the last erosion.
+    Outside is not set to begin with. A dilation can set pixels there, which counts where an erosion
+    follows, as in a closing; nothing ever spreads further than the dilations before the last
+    erosion.
     """
     erosions = [n for n, stage in enumerate(chain) if not stage.dilates]
     return sum(stage.reach for stage in chain[: max(erosions, default=0)] if stage.dilates)
@@ -89,4 +90,4 @@ def as_planes(mask: Any) -> Any:
         raise ValueError(f"a mask must be bool, got {mask.dtype}")
     if mask.ndim not in {2, 3}:
         raise ValueError(f"a mask must be (y, x) or (n, y, x), got shape {mask.shape}")
-    return mask.reshape(-1, *mask.shape[-2:])
+    return mask[None] if mask.ndim == 2 else mask

@@ -1,4 +1,7 @@
-"""Morphology compiled for the CPU: distances down the columns, then the disk's outline along the rows, both SIMD over x."""
+"""Morphology compiled for the CPU, SIMD over x.
+
+Distances along the columns first, then the disk's outline along the rows.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def clean_mask(mask: Bools, ops: Iterable[tuple[str, float]]) -> Bools:
     for plane, result in zip(planes.view(np.uint8), out, strict=True):
         work = np.pad(plane, pad) if pad else np.ascontiguousarray(plane)
         for stage in chain:
-            # distances saturate one past the reach; a byte a pixel holds them for all but giant disks
+            # distances saturate one past the reach: a byte holds them for all but giant disks
             kind = np.uint8 if stage.reach < 255 else np.uint16
             work = _apply(work, stage.heights.astype(kind), np.uint8(not stage.dilates))
         result[...] = work[pad : pad + rows, pad : pad + cols]
@@ -70,7 +73,7 @@ def _up(far: Any, line: Any, distance: Any) -> None:
     """Distances both ways of a row, from those of the row below in `line`."""
     for c in range(line.size):
         step = line[c] + (line[c] < far)
-        line[c] = step if step < distance[c] else distance[c]
+        line[c] = min(distance[c], step)
         distance[c] = line[c]
 
 

@@ -27,7 +27,7 @@ def average(
     phase: Any,
     origin: Any,
 ) -> None:
-    """Take the mean over the box between the images of the pixel's upper left and lower right corner."""
+    """Take the mean over the box between the images of two opposite corners of the pixel."""
     bands, rows, cols = src.shape
     width = out.shape[2]
     marker = np.float64(nodata)

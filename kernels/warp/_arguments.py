@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def plan(
         out = xp.empty(shape, dtype)
     elif out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must be {dtype} {shape}, got {out.dtype} {out.shape}")
-    has_nodata = src_nodata is not None and fits(src_nodata, dtype)
+    marker = src_nodata if src_nodata is not None and fits(src_nodata, dtype) else None
     if fill is None:
         fill = 0 if src_nodata is None else src_nodata
     if not fits(fill, dtype):
@@ -74,8 +74,8 @@ def plan(
         src=_planes(src.view(plane)),
         out=_planes(out.view(plane)),
         result=out,
-        nodata=plane.type(src_nodata if has_nodata else 0),
-        has_nodata=has_nodata,
+        nodata=plane.type(0 if marker is None else marker),
+        has_nodata=marker is not None,
         fill=plane.type(fill),
         half=MORE_THAN_HALF if dtype == np.bool_ else 0.5,
     )

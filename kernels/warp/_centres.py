@@ -1,7 +1,8 @@
 """Warping at pixel centres, compiled for the CPU: nearest, bilinear, cubic.
 
-Row by row: coordinates, offsets and weights once for all bands, in short passes that run in SIMD; then per band one
-pass that loads and blends, which can't; the few pixels that lack taps come last, so that it need not care.
+Row by row: coordinates, offsets and weights once for all bands, in short passes that run in SIMD;
+then per band one pass that loads and blends, which can't; the few pixels that lack taps come last,
+so that it need not care.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def cubic(
     phase: Any,
     origin: Any,
 ) -> None:
-    """Convolve the 4 x 4 pixels around the point (Catmull-Rom); bilinear where one of them is missing."""
+    """Convolve the 4 x 4 pixels around the point (Catmull-Rom); bilinear where one is missing."""
     bands, rows, cols = src.shape
     width = out.shape[2]
     x, shares = np.empty(width), np.empty(width)

@@ -8,14 +8,16 @@ import numpy.typing as npt
 from odc_stats_gpu.kernels.warp._lattice import Lattice
 
 EDGE = 1e-8
-"""Source pixels. A point this close before an edge counts as on it: grids of one CRS that are half a pixel apart put
-every centre on an edge, where rounding must not decide. (GDAL: 1e-10, less than its own rounding at large northings.)"""
+"""Source pixels. A point this close before an edge counts as on it.
+
+Grids of one CRS that are half a pixel apart put every centre on an edge, where rounding must not
+decide. (GDAL takes 1e-10, which is less than its own rounding at large northings.)"""
 
 
 def coordinates(
     lattice: Lattice, *, half: int = 0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Source (x, y) of every destination pixel, float64 (rows, columns), in pixels of the whole source.
+    """Source (x, y) of every destination pixel: float64 (rows, columns), pixels of the source.
 
     `half`: 0 the centres, -1 the upper left corners, 1 the lower right ones.
     """
@@ -37,4 +39,5 @@ def _cells(
     """Cell and place in the cell (0..1) of every pixel along one axis, counted in half pixels."""
     position = 2 * (phase + np.arange(size)) + half
     cell = np.clip(position // (2 * step), 0, count - 2)
-    return cell, (position - cell * (2 * step)) * (1.0 / (2 * step))
+    share = (position - cell * (2 * step)) * (1.0 / (2 * step))
+    return cell.astype(np.int64), share.astype(np.float64)

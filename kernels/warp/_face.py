@@ -25,23 +25,26 @@ def warp(
     """Resample one band or several of the same grid onto a tile.
 
     Args:
-        src: (y, x) or (n, y, x), bool, 8- to 32-bit integer or float: the source, or the window of it that begins
-            at `lattice.origin`. Bands given together share the work on coordinates.
+        src: (y, x) or (n, y, x), bool, 8- to 32-bit integer or float: the source, or the window of
+            it that begins at `lattice.origin`. Bands given together share the work on coordinates.
         src_nodata: value of missing pixels, of the result's as well; None: every pixel counts.
             With a nodata value NaN is missing too.
         lattice: the source point of every destination pixel.
         resampling: nearest, bilinear, cubic (Catmull-Rom) or average.
-        out: written to and returned, if given: (rows, columns) or (n, rows, columns) of src's type, any strides.
+        out: written to and returned, if given: (rows, columns) or (n, rows, columns) of src's type,
+            any strides.
         fill: value of missing pixels in the result, if not nodata (0 without nodata).
 
     Returns:
         Array of src's type, (rows, columns) or (n, rows, columns) of `lattice.shape`.
 
-    For nearest, bilinear and cubic a pixel has a value exactly where the source pixel that contains its centre has one.
-    Other missing taps drop out and the bilinear weights are scaled up; cubic with a missing tap becomes bilinear.
-    `average` is the mean over the box between the images of the pixel's upper left and lower right corner, missing
-    where that box has no valid pixel. Integers are rounded half up, clamped, and moved by one where they would read as nodata; a bool
-    is set where more than half of the weight is. This is GDAL's warper with an exact transform and XSCALE = YSCALE = 1.
+    For nearest, bilinear and cubic a pixel has a value exactly where the source pixel that contains
+    its centre has one. Other missing taps drop out and the bilinear weights are scaled up; cubic
+    with a missing tap becomes bilinear. `average` is the mean over the box between the images of
+    the pixel's upper left and lower right corner, missing where that box has no valid pixel.
+    Integers are rounded half up, clamped, and moved by one where they would read as nodata; a bool
+    is set where more than half of the weight is. This is GDAL's warper with an exact transform and
+    XSCALE = YSCALE = 1.
 
     Releases the GIL and starts no threads: call it from many at once.
 
@@ -54,7 +57,7 @@ def warp(
 
 
 def nearest_onto(src: Any, row_index: Any, col_index: Any, *, fill: float = 0) -> Any:
-    """Look a coarser (or finer) band up on another grid of the same CRS: `src[..., row_index[r], col_index[c]]`.
+    """Look a band up on a finer or coarser grid of its CRS: `src[..., row_index[r], col_index[c]]`.
 
     Args:
         src: (y, x) or (n, y, x).

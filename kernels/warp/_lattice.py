@@ -1,4 +1,4 @@
-"""Where destination pixels fall in the source: exact coordinates on a coarse lattice, interpolated between."""
+"""Where destination pixels fall in the source: exact on a coarse lattice, interpolated between."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ Transform = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], tuple[A
 class Lattice:
     """Source coordinates of every `step`-th destination pixel centre; bilinear in between.
 
-    All coordinates are corner-based: pixel (0, 0) covers 0..1 in x and in y, its centre is (0.5, 0.5).
-    Node (i, j) belongs to the centre of destination pixel (i*step - phase[0], j*step - phase[1]).
-    So without a phase node (0, 0) sits at the centre of destination pixel (0, 0), and the last node
-    lies on or beyond the centre of the last pixel: `refine` puts it at least half a pixel beyond. Positions
-    past the last node or before the first (only pixel corners can be) extrapolate the nearest cell.
+    All coordinates are corner-based: pixel (0, 0) covers 0..1 in x and in y, its centre is (0.5,
+    0.5). Node (i, j) belongs to the centre of destination pixel (i*step - phase[0], j*step -
+    phase[1]). So without a phase node (0, 0) sits at the centre of destination pixel (0, 0), and
+    the last node lies on or beyond the centre of the last pixel: `refine` puts it at least half a
+    pixel beyond. Positions past the last node or before the first (only pixel corners can be)
+    extrapolate the nearest cell.
 
-    The coordinate of a pixel depends on the nodes of its cell and its place in the cell only. `window`
-    keeps both, so warping the blocks of a tile gives the same bits as warping the tile at once.
+    The coordinate of a pixel depends on the nodes of its cell and its place in the cell only.
+    `window` keeps both, so warping the blocks of a tile gives the same bits as warping the tile at
+    once.
     """
 
     x: npt.NDArray[np.float64]
@@ -38,7 +40,7 @@ class Lattice:
     phase: tuple[int, int] = (0, 0)
     """Rows and columns by which destination pixel (0, 0) lies past node (0, 0)."""
     origin: tuple[int, int] = (0, 0)
-    """Source row and column of the first pixel of the array to be warped, when it is a window of the source."""
+    """Source row and column at which the array to be warped begins, when it is a window."""
 
     def __post_init__(self) -> None:
         """Check that the nodes cover the destination.
@@ -50,17 +52,20 @@ class Lattice:
         object.__setattr__(self, "y", np.ascontiguousarray(self.y, dtype=np.float64))
         if self.x.ndim != 2 or self.x.shape != self.y.shape or min(self.x.shape) < 2:
             raise ValueError(
-                f"a lattice needs x and y of one 2-d shape with 2 nodes or more a side, got {self.x.shape} and {self.y.shape}"
+                "a lattice needs x and y of one 2-d shape with 2 nodes or more a side, "
+                f"got {self.x.shape} and {self.y.shape}"
             )
         if self.step < 1 or min(self.shape) < 0 or min(self.phase) < 0:
             raise ValueError(
-                f"step >= 1, shape >= 0 and phase >= 0 needed, got step {self.step}, shape {self.shape}, phase {self.phase}"
+                "step >= 1, shape >= 0 and phase >= 0 needed, "
+                f"got step {self.step}, shape {self.shape}, phase {self.phase}"
             )
         for axis, size in enumerate(self.shape):
             reach = (self.x.shape[axis] - 1) * self.step - self.phase[axis]
             if size - 1 > reach:
                 raise ValueError(
-                    f"{self.x.shape} nodes of step {self.step} end at pixel {reach} of axis {axis}, the destination has {size}"
+                    f"{self.x.shape} nodes, step {self.step}, end at pixel {reach} of axis {axis}, "
+                    f"the destination has {size}"
                 )
 
     def window(
@@ -68,8 +73,9 @@ class Lattice:
     ) -> Lattice:
         """Cut out destination rows y0..y1 and columns x0..x1 (ends excluded).
 
-        `src_row0`, `src_col0` say which pixel of this lattice's source is the first of the array that
-        will be warped. Nodes are shared, not copied and not moved, so that coordinates keep every bit.
+        `src_row0`, `src_col0` say which pixel of this lattice's source is the first of the array
+        that will be warped. Nodes are shared, not copied and not moved, so that coordinates keep
+        every bit.
 
         Raises:
             ValueError: the window leaves the destination.
@@ -77,7 +83,8 @@ class Lattice:
         rows, cols = self.shape
         if not (0 <= y0 <= y1 <= rows and 0 <= x0 <= x1 <= cols):
             raise ValueError(
-                f"window rows {y0}..{y1}, columns {x0}..{x1} leaves the destination of {rows} x {cols}"
+                f"window rows {y0}..{y1}, columns {x0}..{x1} "
+                f"leaves the destination of {rows} x {cols}"
             )
         (i0, i1, py), (j0, j1, px) = self._nodes(0, y0, y1), self._nodes(1, x0, x1)
         return replace(
@@ -90,7 +97,7 @@ class Lattice:
         )
 
     def _nodes(self, axis: int, start: int, stop: int) -> tuple[int, int, int]:
-        """First and last (excluded) node of the cells that pixels start..stop and their corners use, and the phase."""
+        """Nodes (end excluded) that pixels start..stop and their corners need; phase."""
         count = self.x.shape[axis]
         first, last = start + self.phase[axis], max(stop, start + 1) - 1 + self.phase[axis]
         low = min(max((first - 1) // self.step, 0), count - 2)
@@ -98,10 +105,11 @@ class Lattice:
         return low, high, first - low * self.step
 
     def source_bounds(self) -> tuple[float, float, float, float]:
-        """Rows and columns of the source that pixels fall on: (row min, row max, column min, column max).
+        """Extent of the pixels in the source: (row min, row max, column min, column max).
 
-        Relative to the first pixel of the array to be warped. Taken over the nodes of all cells in use, hence a
-        little wide; kernels read up to 2 pixels more on each side. NaN when no node is finite.
+        Relative to the first pixel of the array to be warped. Taken over the nodes of all cells in
+        use, hence a little wide; kernels read up to 2 pixels more on each side. NaN when no node is
+        finite.
         """
         (i0, i1, _), (j0, j1, _) = (
             self._nodes(0, 0, self.shape[0]),
@@ -121,15 +129,18 @@ def refine(
     """Build a lattice that is nowhere off by more than `tolerance` source pixels.
 
     Args:
-        transform: takes float64 arrays (x, y) of corner-based destination pixel coordinates (the centre of
-            pixel (0, 0) is (0.5, 0.5)), also up to `step` pixels beyond the destination, and returns corner-based source
-            pixel coordinates (x, y), not finite where there are none.
-        shape: rows and columns of the destination: the whole tile, so that blocks share the decision.
+        transform: takes float64 arrays (x, y) of corner-based destination pixel coordinates (the
+            centre of pixel (0, 0) is (0.5, 0.5)), also up to `step` pixels beyond the destination,
+            and returns corner-based source pixel coordinates (x, y), not finite where there are
+            none.
+        shape: rows and columns of the destination: the whole tile, so that blocks share the
+            decision.
         step: pixels between nodes to begin with.
         tolerance: source pixels.
 
-    The error is measured half-way between nodes, along the cell's edges as well as in its middle: the coordinates of conformal maps
-    are harmonic, their errors cancel in the middle. While it is too large the step is halved; step 1 is exact.
+    The error is measured half-way between nodes, along the cell's edges as well as in its middle:
+    the coordinates of conformal maps are harmonic, their errors cancel in the middle. While it is
+    too large the step is halved; step 1 is exact.
 
     Raises:
         ValueError: step < 1 or a shape without pixels.
@@ -163,12 +174,8 @@ def _midpoint_error(exact: npt.NDArray[np.float64]) -> float:
     """
     known = np.isfinite(exact)
     rows, cols = ((size - 1) // 2 for size in exact.shape)
-    corners = sum(
-        known[i : i + 2 * rows : 2, j : j + 2 * cols : 2].astype(np.int8)
-        for i in range(3)
-        for j in range(3)
-    )
-    if ((corners > 0) & (corners < 9)).any():
+    points = [known[i : i + 2 * rows : 2, j : j + 2 * cols : 2] for i in range(3) for j in range(3)]
+    if (np.any(points, axis=0) & ~np.all(points, axis=0)).any():
         return math.inf
     linear = np.where(known, exact, 0.0)
     linear[1::2, ::2] = (linear[:-1:2, ::2] + linear[2::2, ::2]) / 2

@@ -1,4 +1,4 @@
-"""What a pixel's value is and becomes, compiled: missing or not, blended from what there is, stored as its type.
+"""What a pixel's value is and becomes, compiled: missing, blended from what there is, stored.
 
 Part of the kernels in `_centres.py` and `_area.py`: it is compiled into them.
 """
@@ -22,7 +22,7 @@ def missing(value: Any, nodata: Any) -> Any:
 
 @inlined
 def stored(value: Any, marker: Any, has_nodata: Any, rule: Any) -> Any:
-    """Value as an integer type takes it: rounded half up, clamped, never by accident nodata (`marker`)."""
+    """Value as an integer type takes it: rounded half up, clamped, never nodata (`marker`)."""
     half, lowest, highest = rule
     value = min(max(np.floor(value + half), lowest), highest)
     if has_nodata and value == marker:

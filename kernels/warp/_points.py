@@ -20,7 +20,7 @@ OUTSIDE, AT_EDGE = np.int64(-1), np.int64(-2)
 
 @inlined
 def places(phase: Any, half_steps: Any, cells: Any, half: Any, shares: Any) -> None:
-    """Place in its lattice cell (0..1) of every pixel along an axis, `half` half pixels from its centre."""
+    """Place in the lattice cell (0..1) of every pixel of an axis; `half`: half pixels off."""
     inv = 1.0 / half_steps
     for k in range(shares.size):
         q = 2 * (phase + k) + half
@@ -59,7 +59,7 @@ def hold(x: Any) -> Any:
 
 @inlined
 def split(x: Any, origin: Any, pixel: Any, fraction: Any) -> None:
-    """Pixel of the source array whose centre is at or before each point, and the way from that centre (0..1)."""
+    """Pixel whose centre is at or before each point, and the way from that centre (0..1)."""
     for c in range(x.size):
         p = hold(x[c]) - 0.5
         whole = np.floor(p)
@@ -69,7 +69,7 @@ def split(x: Any, origin: Any, pixel: Any, fraction: Any) -> None:
 
 @inlined
 def offsets(col: Any, row: Any, shape: Any, around: Any, at: Any) -> None:
-    """Offset of the upper left of the 2 x 2 pixels around each point; negative where not all taps are inside.
+    """Offset of the first of the 2 x 2 pixels around each point; negative where taps are outside.
 
     `around` is how many more pixels on every side a kernel reads.
     """

@@ -1,4 +1,7 @@
-"""Warping in plain NumPy float64: the oracle of the compiled kernels, following GDAL's warper at XSCALE = YSCALE = 1."""
+"""Warping in plain NumPy float64, the oracle of the compiled kernels.
+
+Follows GDAL's warper at XSCALE = YSCALE = 1.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ def _at_centres(
 
 
 def _split(position: Floats, origin: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Pixel whose centre lies at or before the position, relative to the window, and the way from there (0..1)."""
+    """Pixel of the window whose centre lies at or before the position, and the way from there."""
     floor = np.floor(position - 0.5)
     return np.clip(floor, -1e9, 1e9).astype(np.int64) - origin, position - 0.5 - floor
 
@@ -122,7 +125,7 @@ def _mean(
 
 
 def _average(band: npt.NDArray[Any], valid: Bools, lattice: Lattice) -> tuple[Floats, Bools]:
-    """Mean of the valid pixels in the box between the images of the upper left and the lower right corner.
+    """Mean of the valid pixels in the box between the images of two opposite corners.
 
     Pixels on the box's edge weigh by the share of their width and height inside.
     """
@@ -132,8 +135,8 @@ def _average(band: npt.NDArray[Any], valid: Bools, lattice: Lattice) -> tuple[Fl
     for at in np.ndindex(*lattice.shape):
         if not np.isfinite((x0[at], x1[at], y0[at], y1[at])).all():
             continue
-        rows, wy = _span(y0[at], y1[at], lattice.origin[0], band.shape[0])
-        cols, wx = _span(x0[at], x1[at], lattice.origin[1], band.shape[1])
+        rows, wy = _span(float(y0[at]), float(y1[at]), lattice.origin[0], band.shape[0])
+        cols, wx = _span(float(x0[at]), float(x1[at]), lattice.origin[1], band.shape[1])
         weight = np.outer(wy, wx) * valid[rows, cols]
         if weight.sum() > 0:
             total = (np.where(weight > 0, band[rows, cols], 0) * weight).sum()
@@ -155,7 +158,7 @@ def _span(a: float, b: float, origin: int, size: int) -> tuple[slice, Floats]:
 
 
 def _store(value: Floats, request: Request) -> npt.NDArray[Any]:
-    """Values as the band's type: rounded half up and clamped if an integer, and never by accident nodata."""
+    """Values as the band's type: integers rounded half up, clamped, never by accident nodata."""
     dtype = request.src.dtype
     if dtype.kind != "f":
         limits = np.iinfo(dtype)

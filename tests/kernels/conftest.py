@@ -1,4 +1,4 @@
-"""One suite for all implementations of the kernels: tests ask for `impl` and call operations on it."""
+"""One suite for all implementations of the kernels: tests call operations on `impl`."""
 
 from __future__ import annotations
 

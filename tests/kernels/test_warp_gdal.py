@@ -23,7 +23,7 @@ PLACE = (
 
 
 def grid(epsg, resolution, *, dx=0.0, dy=0.0):
-    """A transform that puts PLACE into the middle of N x N pixels of 30 m, dx and dy pixels aside."""
+    """A grid with PLACE in the middle of N x N pixels of 30 m, dx and dy pixels aside."""
     x, y = pyproj.Transformer.from_crs(4326, epsg, always_xy=True).transform(*PLACE)
     x, y = 30 * round(x / 30), 30 * round(y / 30)
     corner = Affine(resolution, 0, x - 15 * N, 0, -resolution, y + 15 * N)
@@ -70,7 +70,7 @@ def exact(source, target):
 
 
 def gdal(src, nodata, source, target, shape, resampling):
-    """GDAL's own. (`rasterio.warp.reproject` of rasterio 1.4 ignores `tolerance`, a WarpedVRT doesn't.)"""
+    """GDAL's own. (`reproject` of rasterio 1.4 ignores `tolerance`, a WarpedVRT doesn't.)"""
     kind = {"driver": "GTiff", "height": N, "width": N, "count": 1, "dtype": src.dtype}
     with MemoryFile() as memory:
         with memory.open(crs=source[0], transform=source[1], nodata=nodata, **kind) as file:
@@ -105,7 +105,7 @@ def noise(dtype, nodata):
 
 
 def clear_cut(x, y, shape):
-    """Points further than the lattice's tolerance from where the taps change: edges and centres of pixels."""
+    """Points that a slight error can't give other taps: off the edges and centres of pixels."""
     clear = np.ones(shape, bool)
     for along in (x, y):
         clear &= np.abs(2 * along - np.round(2 * along)).reshape(shape) > 4e-4
@@ -158,10 +158,13 @@ def test_equals_gdal_in_other_types(impl, dtype, nodata, resampling):
     np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype == "float32" else 0)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "finer" not in case])
+@pytest.mark.parametrize("case", [case for case in CASES if "fine" not in case])
 def test_averages_as_gdal_does(impl, case):
-    """Inside: within 1 of GDAL, which rounds ties by chance. At the image's edge GDAL gives cut pixels too much weight
-    and drops boxes that hang out by more than two pixels; we don't."""
+    """Inside within 1, for GDAL rounds ties by chance.
+
+    At the image's edge GDAL gives cut pixels too much weight and drops boxes that hang out by more
+    than two pixels; we don't.
+    """
     source, target, shape = CASES[case]
     transform = exact(source, target)
     src = noise("int16", -999)
