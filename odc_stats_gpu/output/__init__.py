@@ -2,6 +2,7 @@
 
 from odc_stats_gpu.output._budget import writer_bytes
 from odc_stats_gpu.output._findings import Finding, Report, TileFindings
+from odc_stats_gpu.output._report import write_report
 from odc_stats_gpu.output._store import Store, open_store
 from odc_stats_gpu.output._verify import verify
 from odc_stats_gpu.output._writer import TileWriter, Written, is_done, item_uri
@@ -17,5 +18,6 @@ __all__ = [
     "item_uri",
     "open_store",
     "verify",
+    "write_report",
     "writer_bytes",
 ]
