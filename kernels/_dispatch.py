@@ -1,4 +1,4 @@
-"""One table from operation and array type to implementation; device code is imported on first use only."""
+"""One table from operation and array type to implementation; device code is imported when used."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Backend = Literal["cpu", "cuda"]
 
 
 class SimulatedDeviceArray(np.ndarray[Any, Any]):
-    """Host memory that is treated as device memory, so that Numba's CUDA simulator runs the CUDA kernels.
+    """Host memory treated as device memory, so that Numba's simulator runs the CUDA kernels.
 
-    Make one with `array.view(SimulatedDeviceArray)`; CUDA kernels return their results as the same type.
+    Make one with `array.view(SimulatedDeviceArray)`; CUDA kernels return results of the same type.
     """
 
 
@@ -53,9 +53,7 @@ def backend_of(array: Any) -> Backend:
     if hasattr(array, "__cuda_array_interface__"):
         return "cuda"
     kind = type(array)
-    raise TypeError(
-        f"kernels take NumPy or CuPy arrays, got {kind.__module__}.{kind.__qualname__}"
-    )
+    raise TypeError(f"kernels take NumPy or CuPy arrays, got {kind.__module__}.{kind.__qualname__}")
 
 
 def implementation(name: str, array: Any) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled: cached where a cache can be written, GIL released, pieces inlined."""
+"""How the CPU kernels are compiled: cached where possible, GIL released, pieces inlined."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def inlined(function: Function) -> Function:
     """Compile a piece of a kernel; it becomes part of whatever calls it."""
-    compiled: Function = njit(forceinline=True, no_cpython_wrapper=True, error_model="numpy")(
-        function
-    )
-    return compiled
+    compiled: Any = njit(forceinline=True, error_model="numpy")(function)
+    piece: Function = compiled
+    return piece
 
 
 def kernel(function: Function) -> Function:
-    """Compile an entry point: releases the GIL and is cached beside the source or in the user's cache.
+    """Compile an entry point: it releases the GIL and is cached beside its source or for the user.
 
     Numba finds a cached kernel stale only if the entry point's own file changed. Its pieces live in
     other files, so that a digest of those becomes part of the name it is cached under.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     function.__qualname__ += f"-{_digest(Path(function.__code__.co_filename).parent)}"
     try:
-        compiled: Function = njit(cache=True, **options)(function)
+        compiled: Any = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache, as in a read-only container: compile each time
         compiled = njit(**options)(function)
-    return compiled
+    done: Function = compiled
+    return done
 
 
 @cache

@@ -9,16 +9,19 @@ registers. Branches become `select`; loops run while `any_of(unfinished)`.
 Addresses are plain integers (`array.ctypes.data`); a row is eight consecutive elements.
 """
 
+# mypy: allow-untyped-calls, allow-subclassing-any
+# Numba and llvmlite carry no types.
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import extending
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
+from numba.extending import lower_builtin, lower_cast, models, register_model
 
 LANES = 8
 ROW_BYTES = 4 * LANES
@@ -32,11 +35,11 @@ _ZERO = ir.Constant(_VI, [0] * LANES)
 _FAST = ("contract", "nsz")
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     """Eight lanes of one element type."""
 
 
-class _Rows(types.Type):  # type: ignore[misc]
+class _Rows(types.Type):
     """A fixed number of F8 in the stack frame: what a small local array is to scalar code."""
 
 
@@ -47,13 +50,13 @@ Rows = _Rows("Rows")
 
 
 @register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VF if kind == F8 else _VI)
 
 
 @register_model(_Rows)
-class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
+class _RowsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VF.as_pointer())
 
@@ -87,10 +90,14 @@ def _define(operation: Any, meanings: dict[Any, tuple[Any, Emit]]) -> None:
     """Teach Numba `a op b` where at least one side is a vector; the other may be a scalar."""
 
     @infer_global(operation)
-    class _Binary(AbstractTemplate):  # type: ignore[misc]
+    class _Binary(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             kind = next((a for a in args if a in meanings), None)
-            if kind is None or kws or not all(a == kind or isinstance(a, types.Number) for a in args):
+            if (
+                kind is None
+                or kws
+                or not all(a == kind or isinstance(a, types.Number) for a in args)
+            ):
                 return None
             return signature(meanings[kind][0], kind, kind)
 
@@ -155,6 +162,17 @@ _bitwise((operator.or_, operator.ior), "or_")
 _bitwise((operator.xor, operator.ixor), "xor")
 
 
+# -- intrinsics: typed by the function, lowered by the `emit` it returns ---------------------------
+
+
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    return extending.intrinsic(function)
+
+
+def _literal_intrinsic(function: Callable[..., Any]) -> Any:
+    return extending.intrinsic(prefer_literal=True)(function)
+
+
 # -- local rows ------------------------------------------------------------------------------------
 
 
@@ -166,20 +184,20 @@ def _allocate(count: int) -> Callable[..., Any]:
     return emit
 
 
-@intrinsic(prefer_literal=True)
+@_literal_intrinsic
 def rows(_typing: Any, bands: Any, times: Any) -> Any:
     """`rows(bands, k)`: uninitialised F8s, a literal k per element of the tuple `bands`."""
     return signature(Rows, bands, times), _allocate(len(bands) * times.literal_value)
 
 
-@intrinsic
+@_intrinsic
 def triangle(_typing: Any, bands: Any) -> Any:
     """Uninitialised F8s for the lower half of a symmetric matrix, row by row."""
     return signature(Rows, bands), _allocate(len(bands) * (len(bands) + 1) // 2)
 
 
 @infer_global(operator.getitem)
-class _RowsGet(AbstractTemplate):  # type: ignore[misc]
+class _RowsGet(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if not kws and args[0] == Rows and isinstance(args[1], types.Integer):
             return signature(F8, Rows, types.intp)
@@ -187,7 +205,7 @@ class _RowsGet(AbstractTemplate):  # type: ignore[misc]
 
 
 @infer_global(operator.setitem)
-class _RowsSet(AbstractTemplate):  # type: ignore[misc]
+class _RowsSet(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if not kws and args[0] == Rows and isinstance(args[1], types.Integer):
             return signature(types.none, Rows, types.intp, F8)
@@ -208,15 +226,15 @@ def _rows_set(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def _pointer(builder: Any, address: Any, row: Any, vector: Any) -> Any:
+def _pointer(builder: Any, vector: Any, address: Any, row: Any) -> Any:
     base = builder.inttoptr(address, vector.as_pointer())
     return builder.gep(base, [row])
 
 
 def _loader(kind: Any, vector: Any) -> Callable[..., Any]:
-    def make(_typing: Any, address: Any, row: Any) -> Any:
+    def make(_typing: Any, _address: Any, _row: Any) -> Any:
         def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            return builder.load(_pointer(builder, *args, vector), align=4)
+            return builder.load(_pointer(builder, vector, *args), align=4)
 
         return signature(kind, types.int64, types.int64), emit
 
@@ -224,9 +242,9 @@ def _loader(kind: Any, vector: Any) -> Callable[..., Any]:
 
 
 def _storer(kind: Any, vector: Any) -> Callable[..., Any]:
-    def make(_typing: Any, address: Any, row: Any, value: Any) -> Any:
+    def make(_typing: Any, _address: Any, _row: Any, _value: Any) -> Any:
         def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            builder.store(args[2], _pointer(builder, args[0], args[1], vector), align=4)
+            builder.store(args[2], _pointer(builder, vector, args[0], args[1]), align=4)
             return context.get_dummy_value()
 
         return signature(types.none, types.int64, types.int64, kind), emit
@@ -234,19 +252,21 @@ def _storer(kind: Any, vector: Any) -> Callable[..., Any]:
     return make
 
 
-load = intrinsic(_loader(F8, _VF))
-load_int = intrinsic(_loader(I8, _VI))
-store = intrinsic(_storer(F8, _VF))
-store_int = intrinsic(_storer(I8, _VI))
+load = _intrinsic(_loader(F8, _VF))
+load_int = _intrinsic(_loader(I8, _VI))
+store = _intrinsic(_storer(F8, _VF))
+store_int = _intrinsic(_storer(I8, _VI))
 
 
-@intrinsic
-def load_pixels(_typing: Any, address: Any, sample: Any) -> Any:
+@_intrinsic
+def load_pixels(_typing: Any, _address: Any, sample: Any) -> Any:
     """Eight consecutive pixels of the type of `sample` (int16, uint16 or float32) as F8."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = ir.VectorType(context.get_value_type(sig.args[1]), LANES)
-        value = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=sample.bitwidth // 8)
+        value = builder.load(
+            builder.inttoptr(args[0], vector.as_pointer()), align=sample.bitwidth // 8
+        )
         if isinstance(sample, types.Float):
             return value
         wide = (builder.sext if sample.signed else builder.zext)(value, _VI)
@@ -259,13 +279,13 @@ def load_pixels(_typing: Any, address: Any, sample: Any) -> Any:
 
 
 def _unary(result: Any, argument: Any, body: Callable[[Any, Any], Any]) -> Any:
-    def make(_typing: Any, value: Any) -> Any:
+    def make(_typing: Any, _value: Any) -> Any:
         def emit(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
             return body(builder, args[0])
 
         return signature(result, argument), emit
 
-    return intrinsic(make)
+    return _intrinsic(make)
 
 
 def _call(builder: Any, name: str, value: Any) -> Any:
@@ -287,27 +307,29 @@ as_floats = _unary(F8, I8, lambda builder, value: builder.bitcast(value, _VF))
 as_count = _unary(I8, Mask, lambda builder, value: builder.sub(_ZERO, value))
 to_int = _unary(I8, F8, lambda builder, value: builder.fptosi(value, _VI))
 halve = _unary(I8, I8, lambda builder, value: builder.lshr(value, ir.Constant(_VI, [1] * LANES)))
-sign_fill = _unary(I8, I8, lambda builder, value: builder.ashr(value, ir.Constant(_VI, [31] * LANES)))
+sign_fill = _unary(
+    I8, I8, lambda builder, value: builder.ashr(value, ir.Constant(_VI, [31] * LANES))
+)
 invert = _unary(Mask, Mask, lambda builder, value: builder.not_(value))
 any_of = _unary(types.boolean, Mask, _any)
 
 
 def _cast_only(kind: Any) -> Any:
-    def make(_typing: Any, value: Any) -> Any:
+    def make(_typing: Any, _value: Any) -> Any:
         def emit(_context: Any, _builder: Any, _sig: Any, args: Any) -> Any:
             return args[0]
 
         return signature(kind, kind), emit
 
-    return intrinsic(make)
+    return _intrinsic(make)
 
 
 f8 = _cast_only(F8)
 i8 = _cast_only(I8)
 
 
-@intrinsic
-def select(_typing: Any, mask: Any, yes: Any, no: Any) -> Any:
+@_intrinsic
+def select(_typing: Any, _mask: Any, yes: Any, no: Any) -> Any:
     """Per lane `yes` where the mask is set, else `no`; either may be a scalar."""
     kind = yes if isinstance(yes, _Vector) else no
 

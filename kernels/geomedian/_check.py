@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAX_BANDS = 16
 MAX_DATES = 65535
 """counts are uint16"""
 DTYPES = ("int16", "uint16", "float32")
+"""the kernels know them by their index"""
 
 
 def checked_nodata(
-    stack: Any, nodata: float | Sequence[float] | None, scale: float, offset: float
+    stack: Any, nodata: float | Sequence[float | None] | None, scale: float, offset: float
 ) -> tuple[float, ...]:
     """Check a call's arguments and return one missing value per band; NaN where there is none.
 
@@ -32,12 +33,10 @@ def checked_nodata(
         raise ValueError(f"at most {MAX_DATES} dates are supported, got {dates}")
     if not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
         raise ValueError(f"scale must be positive, offset finite; got {scale} and {offset}")
-    if nodata is None or not hasattr(nodata, "__len__"):
-        values = [nodata] * bands
-    else:
-        values = list(nodata)
-        if len(values) != bands:
-            raise ValueError(f"{len(values)} nodata values for {bands} bands")
+    values: list[float | None]
+    values = list(nodata) if isinstance(nodata, Iterable) else [nodata] * bands
+    if len(values) != bands:
+        raise ValueError(f"{len(values)} nodata values for {bands} bands")
     return tuple(math.nan if value is None else float(value) for value in values)
 
 

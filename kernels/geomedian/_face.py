@@ -10,7 +10,7 @@ from odc_stats_gpu.kernels._dispatch import implementation, register
 _HERE = "odc_stats_gpu.kernels.geomedian"
 register("geomad", cpu=f"{_HERE}.cpu:geomad", cuda=f"{_HERE}.cuda:geomad")
 
-Nodata = float | Sequence[float] | None
+Nodata = float | Sequence[float | None] | None
 """A band's missing value: one for all bands, or one per band; None where every number counts."""
 
 
@@ -36,8 +36,9 @@ def geomad(stack: Any, nodata: Nodata, *, scale: float = 1e-4, offset: float = -
         stack: (band, time, y, x) int16, uint16 or float32, NumPy (CPU) or CuPy (CUDA), any strides;
             1 to 16 bands. NaN counts as missing in float stacks.
         nodata: the missing value, one number or one per band; None if there is none.
-        scale: reflectance per input unit. SMAD and BCMAD are taken on `x * scale + offset`; the
-            tolerances of the solver, 0.1 DN at 1e-4, scale with it. Reflectance in 0..1 needs 1.
+        scale: reflectance per input unit: SMAD and BCMAD are taken on `x * scale + offset`.
+            Integers are DN whatever it says. A float stack's geomedian is as good as 0.1 DN are at
+            1e-4: reflectance in 0..1 needs `scale=1, offset=0`.
         offset: reflectance of input value 0.
 
     Raises:

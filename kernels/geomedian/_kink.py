@@ -1,14 +1,16 @@
-"""The careful path, one pixel in float64: Newton's method with the nearest sample's norm kept exact.
+"""The careful path, one pixel in float64: Newton with the nearest sample's norm exact.
 
-Near a sample the quadratic model is wrong: |y - x_k| has a kink there. Where the nearest sample holds
-more than a share of W = sum 1/d, the model `eta |v| - R.v + v'H v/2`, v = y - x_k, is minimised instead,
-with R and H of the other samples. Its solution is v = 0 iff |R| <= eta, the optimality condition of Vardi
-and Zhang, so that jumping to a sample, leaving it and approaching it are one formula.
+Near a sample the quadratic model is wrong: |y - x_k| has a kink there. Where the nearest sample
+holds more than a share of W = sum 1/d, the model `eta |v| - R.v + v'H v/2`, v = y - x_k, is
+minimised instead, R and H of the others. Its solution is v = 0 iff |R| <= eta, the optimality
+condition of Vardi and Zhang (2000): jumping to a sample, leaving it and approaching it are
+one formula. Tolerances are in units of 1 DN.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +26,22 @@ SECULAR_STEPS = 4
 
 
 @inlined
-def copy(a, b):  # type: ignore[no-untyped-def]
-    """Put a into b. (A slice assignment would compile a shape check with its message.)"""
+def copy(a: Any, b: Any) -> None:
+    """Put a into b; a slice assignment would compile a shape check and its message."""
     for k in range(b.size):
         b[k] = a[k]
 
 
 @inlined
-def fill(a, value):  # type: ignore[no-untyped-def]
+def fill(a: Any, value: Any) -> None:
     """Put a number into every element."""
     for k in range(a.size):
         a[k] = value
 
 
 @inlined
-def dot(a, b):  # type: ignore[no-untyped-def]
-    """Return a.b"""
+def dot(a: Any, b: Any) -> Any:
+    """Return a.b."""
     total = 0.0
     for k in range(a.size):
         total += a[k] * b[k]
@@ -47,7 +49,7 @@ def dot(a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def times_hessian(M, W, v, out):  # type: ignore[no-untyped-def]
+def times_hessian(M: Any, W: Any, v: Any, out: Any) -> None:
     """Return (W I - M) v in `out`."""
     for a in range(v.size):
         total = W * v[a]
@@ -57,8 +59,8 @@ def times_hessian(M, W, v, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def factor(M, W, L):  # type: ignore[no-untyped-def]
-    """Cholesky factor of W I - M with floored pivots: it never fails; the diagonal holds inverses."""
+def factor(M: Any, W: Any, L: Any) -> None:
+    """Cholesky factor of W I - M, pivots floored; its diagonal holds the inverses."""
     floor = 1e-9 * W
     for a in range(L.shape[0]):
         for b in range(a + 1):
@@ -69,7 +71,7 @@ def factor(M, W, L):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def solve(L, right, out):  # type: ignore[no-untyped-def]
+def solve(L: Any, right: Any, out: Any) -> None:
     """Solve L L' out = right."""
     P = right.size
     for a in range(P):
@@ -85,16 +87,19 @@ def solve(L, right, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def shift_kink(M, u, by):  # type: ignore[no-untyped-def]
-    """M += by u u'"""
+def shift_kink(M: Any, u: Any, by: Any) -> None:
+    """Add `by` times u u' to M."""
     for a in range(u.size):
         for b in range(u.size):
             M[a, b] += by * u[a] * u[b]
 
 
 @inlined
-def kink_step(M, L, W, R, eta, mu, v, w):  # type: ignore[no-untyped-def]
-    """Minimise eta|v| - R.v + v'(W I - M)v/2, |R| > eta: Newton on the secular equation 1/|v| = mu/eta."""
+def kink_step(M: Any, L: Any, W: Any, R: Any, eta: Any, mu: Any, v: Any, w: Any) -> None:
+    """Minimise eta|v| - R.v + v'(W I - M)v/2 where |R| > eta.
+
+    Newton on the secular equation 1/|v| = mu/eta, (W I - M + mu I) v = R.
+    """
     for k in range(SECULAR_STEPS):
         factor(M, W + mu, L)
         solve(L, R, v)
@@ -112,8 +117,11 @@ def kink_step(M, L, W, R, eta, mu, v, w):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def sums(x, n, y, coincident, e, g, M):  # type: ignore[no-untyped-def]
-    """Read the samples once: fill g, M; return W, sum 1/d^2, f, least d^2, which, its copies, coincidences."""
+def sums(x: Any, n: Any, y: Any, coincident: Any, e: Any, g: Any, M: Any) -> Any:
+    """Read the samples once and fill g and M.
+
+    Returns W, sum 1/d^2, f, the least d^2, its sample, its copies, and samples at y itself.
+    """
     P = y.size
     W, S2, f, nearest, k, copies, met = 0.0, 0.0, 0.0, np.inf, 0, 0, 0
     fill(g, 0.0)
@@ -151,11 +159,20 @@ def sums(x, n, y, coincident, e, g, M):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def kink_newton(x, n, unit, y, room):  # type: ignore[no-untyped-def]
-    """Move `y` to the geometric median of the first n > 2 samples x (., p). `room`: scratch (2p + 9, p)."""
+def kink_newton(x: Any, n: Any, unit: Any, y: Any, room: Any) -> Any:
+    """Move `y` to the geometric median of the first n > 2 samples x (., p).
+
+    unit: length of 1 DN. room: scratch (2p + 9, p).
+    """
     P = y.size
     M, L = room[:P], room[P : 2 * P]
-    g, gp, s, yp, u = room[2 * P], room[2 * P + 1], room[2 * P + 2], room[2 * P + 3], room[2 * P + 4]
+    g, gp, s, yp, u = (
+        room[2 * P],
+        room[2 * P + 1],
+        room[2 * P + 2],
+        room[2 * P + 3],
+        room[2 * P + 4],
+    )
     R, v, w, e = room[2 * P + 5], room[2 * P + 6], room[2 * P + 7], room[2 * P + 8]
     coincident = (COINCIDENT * unit) ** 2
     Wp, fp, have, rejected, refuted = 0.0, 0.0, False, 0, -1

@@ -1,7 +1,7 @@
 """Medians of three distances to the geomedian, eight pixels in lock-step.
 
-The distances are per observation; with d = x - m and X, m' shifted by offset/scale (all three are free of
-the scale itself):
+The distances are per observation; with d = x - m and X, m' shifted by offset/scale (the last two
+depend on nothing else of the scale):
 
     emad   |d|
     bcmad  sum|d| / sum|X + m'|
@@ -12,6 +12,7 @@ the scale itself):
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from odc_stats_gpu.kernels._jit import inlined
 from odc_stats_gpu.kernels._lanes import (
@@ -41,7 +42,7 @@ LEAST = -0x80000000
 
 
 @inlined
-def distances(bands, x, m, shift, shifted, mm):  # type: ignore[no-untyped-def]
+def distances(bands: Any, x: Any, m: Any, shift: Any, shifted: Any, mm: Any) -> Any:
     """Return squared Euclidean, cosine and Bray-Curtis distance of one observation `x`.
 
     `shifted` is m + shift and `mm` its squared length. Written on rows of any arithmetic type.
@@ -72,7 +73,7 @@ def distances(bands, x, m, shift, shifted, mm):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def distance_keys(bands, x, dates, m, shift, keys):  # type: ignore[no-untyped-def]
+def distance_keys(bands: Any, x: Any, dates: Any, m: Any, shift: Any, keys: Any) -> Any:
     """Write three rows of sortable distances per date to `keys`, [emad | smad | bcmad][date].
 
     Returns the observations whose cosine and Bray-Curtis distances are 0/0 and don't count.
@@ -90,27 +91,27 @@ def distance_keys(bands, x, dates, m, shift, keys):  # type: ignore[no-untyped-d
         dd, angle, ratio = distances(bands, sample, m, shift, shifted, mm)
         there = load(x, t * (P + 1) + P) > 0.0
         store_int(keys, t, select(there, as_bits(sqrt(dd)), MISSING))
-        number = angle == angle
+        number = angle >= 0.0  # not NaN
         no_angle += select(there & invert(number), 1.0, zero)
         store_int(keys, dates + t, select(there & number, as_bits(angle), MISSING))
-        number = ratio == ratio
+        number = ratio >= 0.0
         no_ratio += select(there & invert(number), 1.0, zero)
         store_int(keys, 2 * dates + t, select(there & number, as_bits(ratio), MISSING))
     return no_angle, no_ratio
 
 
 @inlined
-def ordered(value):  # type: ignore[no-untyped-def]
+def ordered(value: Any) -> Any:
     """Map the bits of a float to an integer of the same order; its own inverse."""
     return value ^ (sign_fill(value) & MISSING)
 
 
 @inlined
-def median(keys, first, dates, count):  # type: ignore[no-untyped-def]
+def median(keys: Any, first: Any, dates: Any, count: Any) -> Any:
     """Median of the `count` least keys in rows first..first+dates; the two middle values as keys.
 
-    Bisection on the integers: exact, 32 reads at most, usually a third of it, since a lane is ready as
-    soon as exactly half of its values lie below the cut.
+    Bisection on the integers: exact, 32 reads at most, usually a third of it, since a lane is ready
+    as soon as exactly half of its values lie below the cut.
     """
     n = to_int(count)
     need = halve(n + 1)
@@ -144,7 +145,7 @@ def median(keys, first, dates, count):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def mid_value(keys, first, dates, count):  # type: ignore[no-untyped-def]
+def mid_value(keys: Any, first: Any, dates: Any, count: Any) -> Any:
     """Median of non-negative floats given as bits; NaN where there are none."""
     lower, upper = median(keys, first, dates, count)
     a, b = as_floats(lower), as_floats(upper)

@@ -1,11 +1,14 @@
 """The fast path: Newton's method on eight pixels in lock-step, for medians that are near no sample.
 
-Minimises f(y) = sum |x_i - y| with gradient -g, g = sum e/|e|, and Hessian H = W I - M, W = sum 1/|e|,
-M = sum e e'/|e|^3, e = x_i - y. Lanes that meet a kink (a sample that holds much of W), or whose step
-has to be taken back, are given up here and left to `_kink`. A lane never sees its neighbours.
+Minimises f(y) = sum |x_i - y| with gradient -g, g = sum e/|e|, and Hessian H = W I - M,
+W = sum 1/|e|, M = sum e e'/|e|^3, e = x_i - y. Lanes that meet a kink (a sample that holds much of
+W), an ill-conditioned H or a step that has to be taken back are given up here and left to `_kink`.
+A lane never sees its neighbours.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from odc_stats_gpu.kernels._jit import inlined
 from odc_stats_gpu.kernels._lanes import any_of, f8, invert, load, rows, select, sqrt, triangle
@@ -20,14 +23,14 @@ SHORT_STEP = 1e-3
 TRUST = 0.5
 """longest step, in harmonic mean distances"""
 KINK_SHARE = 0.5
-"""share of W above which the nearest sample is a kink; the careful path takes 0.15, where its model is
-the better one, but here Newton still converges and the stopping rule rejects what it may not certify"""
+"""share of W above which the nearest sample is a kink. Above 0.15 the careful path's model is the
+better one, but Newton still converges and its stopping rule refuses what it may not certify"""
 SOUND_PIVOT = 3e-3
 """least pivot of H, in W, that float32 is trusted with"""
 
 
 @inlined
-def mean(bands, x, dates, y):  # type: ignore[no-untyped-def]
+def mean(bands: Any, x: Any, dates: Any, y: Any) -> Any:
     """Put the mean of the valid dates into `y`, NaN where there are none; return their number."""
     P = len(bands)
     count = f8(0.0)
@@ -43,8 +46,8 @@ def mean(bands, x, dates, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def dot(bands, a, b):  # type: ignore[no-untyped-def]
-    """Return a.b"""
+def dot(bands: Any, a: Any, b: Any) -> Any:
+    """Return a.b."""
     total = a[0] * b[0]
     for k in range(1, len(bands)):
         total += a[k] * b[k]
@@ -52,8 +55,11 @@ def dot(bands, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def sums(bands, x, dates, y, coincident, g, M):  # type: ignore[no-untyped-def]
-    """Read the dates once: fill g and M, return W, sum 1/d^2, f, least d^2, its copies, coincidences."""
+def sums(bands: Any, x: Any, dates: Any, y: Any, coincident: Any, g: Any, M: Any) -> Any:
+    """Read the dates once and fill g and M.
+
+    Returns W, sum 1/d^2, f, the least d^2, its copies, and the number of dates at y itself.
+    """
     P = len(bands)
     e = rows(bands, 4)
     r3 = rows((0,), 4)
@@ -99,7 +105,7 @@ def sums(bands, x, dates, y, coincident, g, M):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def newton_step(bands, M, W, g, L, inverse, s):  # type: ignore[no-untyped-def]
+def newton_step(bands: Any, M: Any, W: Any, g: Any, L: Any, inverse: Any, s: Any) -> Any:
     """Solve (W I - M) s = g by Cholesky, pivots floored; return whether all pivots are sound."""
     P = len(bands)
     floor = W * SOUND_PIVOT
@@ -130,7 +136,7 @@ def newton_step(bands, M, W, g, L, inverse, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def newton(bands, x, dates, unit, count, y):  # type: ignore[no-untyped-def]
+def newton(bands: Any, x: Any, dates: Any, unit: Any, count: Any, y: Any) -> Any:
     """Move `y` from the mean to the geometric median; return the lanes that didn't get there."""
     P = len(bands)
     g, s, inverse = rows(bands, 1), rows(bands, 1), rows(bands, 1)

@@ -1,22 +1,43 @@
-"""From strided pixels to rows of eight: conversion to float32, the validity test, empty dates left out.
+"""From strided pixels to rows of eight: float32, tested for validity, empty dates left out.
 
-A packed observation is P + 1 rows: the bands, then its weight, 1 or 0 per lane. Values of weight 0 are 0.
+A packed observation is P + 1 rows: the bands, then its weight, 1 or 0 per lane. What weighs 0 is 0.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from odc_stats_gpu.kernels._jit import inlined
-from odc_stats_gpu.kernels._lanes import LANES, ROW_BYTES, any_of, f8, load_pixels, rows, select, store
+from odc_stats_gpu.kernels._lanes import (
+    LANES,
+    ROW_BYTES,
+    any_of,
+    f8,
+    load_pixels,
+    rows,
+    select,
+    store,
+)
 from odc_stats_gpu.kernels.geomedian._newton import UNROLL
 
 
 @inlined
-def pack(bands, sample, address, steps, dates, pixels, out, group_rows, filled):  # type: ignore[no-untyped-def]
+def pack(
+    bands: Any,
+    sample: Any,
+    address: Any,
+    steps: Any,
+    dates: Any,
+    pixels: Any,
+    out: Any,
+    group_rows: Any,
+    filled: Any,
+) -> None:
     """Pack `pixels` >= 8 neighbours in groups of eight; the last group overlaps the one before.
 
-    `bands` holds the missing value of each band; an observation counts if every band is a number and
-    none is missing. Dates that count for no lane of a group are left out of it; dates of weight 0 pad
-    the rest to a multiple of UNROLL. `filled` receives the number of dates of each group.
+    `bands` holds the missing value of each band; an observation counts if every band is a number
+    and none is missing. Dates that count for no lane of a group are left out of it; dates of weight
+    0 pad the rest to a multiple of UNROLL. `filled` receives the number of dates of each group.
     """
     P = len(bands)
     groups = -(-pixels // LANES)

@@ -1,14 +1,14 @@
-"""Geomedian and MADs on the CPU: eight pixels in lock-step, the difficult ones one by one, threads over pixels.
+"""Geomedian and MADs on the CPU: eight pixels in lock-step, the difficult ones one by one, threads.
 
-Pixels are taken in pieces of up to 64 neighbours of a row: every row of the stack is read once, eight
-pixels at a time, into a packed copy that stays in the cache. What a pixel gets depends on that pixel
-alone, to the last bit: not on pieces, threads or neighbours.
+Pixels are taken in pieces of up to 64 neighbours of a row: every row of the stack is read once,
+eight pixels at a time, into a packed copy that stays in the cache. What a pixel gets depends on
+that pixel alone, to the last bit: not on pieces, threads or neighbours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from odc_stats_gpu.kernels._lanes import (
     store_int,
 )
 from odc_stats_gpu.kernels._threads import spread
-from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
-from odc_stats_gpu.kernels.geomedian._face import Geomad
+from odc_stats_gpu.kernels.geomedian._check import DTYPES, checked_nodata, unit_of
+from odc_stats_gpu.kernels.geomedian._face import Geomad, Nodata
 from odc_stats_gpu.kernels.geomedian._kink import kink_newton
 from odc_stats_gpu.kernels.geomedian._mads import (
     MISSING,
@@ -49,7 +49,7 @@ PIECES_PER_CALL = 64
 
 
 @inlined
-def ordinary_median(x, dates, count, keys, y):  # type: ignore[no-untyped-def]
+def ordinary_median(x: Any, dates: Any, count: Any, keys: Any, y: Any) -> None:
     """One band: the median of its values."""
     for t in range(dates):
         key = ordered(as_bits(load(x, 2 * t)))
@@ -60,7 +60,7 @@ def ordinary_median(x, dates, count, keys, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def gather_lane(packed, first, dates, lane, samples, start):  # type: ignore[no-untyped-def]
+def gather_lane(packed: Any, first: Any, dates: Any, lane: Any, samples: Any, start: Any) -> Any:
     """Copy one lane's observations to `samples` and their mean to `start`; return their number."""
     P = start.size
     n = 0
@@ -79,16 +79,27 @@ def gather_lane(packed, first, dates, lane, samples, start):  # type: ignore[no-
 
 
 @kernel
-def geomad_pieces(  # type: ignore[no-untyped-def]
-    bands, sample, address, steps, dates, height, width, unit, shift, scratch, results, first, last
-):
+def geomad_pieces(
+    bands: Any,
+    kind: Any,
+    address: Any,
+    steps: Any,
+    dates: Any,
+    width: Any,
+    unit: Any,
+    shift: Any,
+    scratch: Any,
+    results: Any,
+    first: Any,
+    last: Any,
+) -> None:
     """Reduce pieces first..last-1 of an image, counted along its rows.
 
-    Args:
+    Arguments, positional all:
         bands: tuple of P float32, each band's missing value; its length makes the specialisation.
-        sample: any scalar of the stack's type.
-        address: of the stack's first value; `steps`: its strides in bytes (band, date, y, x), x dense.
-        dates, height, width: the stack's shape; width >= 8.
+        kind: index of the stack's dtype in DTYPES.
+        address: of the stack's first value. steps: strides in bytes (band, date, y, x), x dense.
+        dates, width: of the stack; width >= 8.
         unit: length of 1 DN, for tolerances. shift: offset/scale, for angles and ratios.
         scratch: from `new_scratch`.
         results: float32 geomedian (P, y, x), smad, emad, bcmad (y, x) and uint16 count (y, x).
@@ -110,7 +121,12 @@ def geomad_pieces(  # type: ignore[no-untyped-def]
         if pixels < LANES:  # too few left for a register: do some of the last piece's again
             begin, pixels = width - LANES, LANES
         at = address + i * steps[2] + begin * steps[3]
-        pack(bands, sample, at, steps, dates, pixels, base, group_rows, filled)
+        if kind == 0:
+            pack(bands, np.int16(0), at, steps, dates, pixels, base, group_rows, filled)
+        elif kind == 1:
+            pack(bands, np.uint16(0), at, steps, dates, pixels, base, group_rows, filled)
+        else:
+            pack(bands, np.float32(0), at, steps, dates, pixels, base, group_rows, filled)
         for k in range(-(-pixels // LANES)):
             x = base + k * group_rows * ROW_BYTES
             n = filled[k]
@@ -165,7 +181,7 @@ def new_scratch(bands: int, dates: int) -> tuple[NDArray[Any], ...]:
 
 def geomad(
     stack: NDArray[np.generic],
-    nodata: float | Sequence[float] | None,
+    nodata: Nodata,
     *,
     scale: float = 1e-4,
     offset: float = -1e-4,
@@ -175,7 +191,9 @@ def geomad(
     bands, dates, height, width = stack.shape
     results = Geomad(
         np.empty((bands, height, width), np.float32),
-        *(np.empty((height, width), np.float32) for _ in range(3)),
+        np.empty((height, width), np.float32),
+        np.empty((height, width), np.float32),
+        np.empty((height, width), np.float32),
         np.empty((height, width), np.uint16),
     )
     if not height * width:
@@ -186,15 +204,16 @@ def geomad(
     if length < LANES:  # fewer pixels than a register has lanes: add some and drop them again
         source = np.pad(source, ((0, 0), (0, 0), (0, 0), (0, LANES - length)))
         padded = geomad(source, nodata, scale=scale, offset=offset)
-        return Geomad(*(a[..., :length].reshape(r.shape) for a, r in zip(padded, results, strict=True)))
+        return Geomad(
+            *(a[..., :length].reshape(r.shape) for a, r in zip(padded, results, strict=True))
+        )
     pieces = lines * -(-length // PIECE)
     arguments = (
         missing,
-        source.dtype.type(0),
+        DTYPES.index(source.dtype.name),
         source.ctypes.data,
         tuple(int(step) for step in source.strides),
         dates,
-        lines,
         length,
         np.float32(unit_of(stack, scale)),
         np.float32(offset / scale),

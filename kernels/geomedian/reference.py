@@ -1,22 +1,23 @@
-"""The oracle: NumPy float64, pixel by pixel, exact to about 1e-9 of the data's spread. Slow and plain."""
+"""The oracle: NumPy float64, pixel by pixel, exact to about 1e-9 of the spread, slow."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata
-from odc_stats_gpu.kernels.geomedian._face import Geomad
+from odc_stats_gpu.kernels.geomedian._face import Geomad, Nodata
 
 Matrix = NDArray[np.float64]
 
 
 def geomad(
     stack: NDArray[np.generic],
-    nodata: float | Sequence[float] | None,
+    nodata: Nodata,
     *,
     scale: float = 1e-4,
     offset: float = -1e-4,
@@ -30,7 +31,9 @@ def geomad(
     bands, _, height, width = stack.shape
     out = Geomad(
         np.full((bands, height, width), np.nan),
-        *(np.full((height, width), np.nan) for _ in range(3)),
+        np.full((height, width), np.nan),
+        np.full((height, width), np.nan),
+        np.full((height, width), np.nan),
         valid.sum(axis=0).astype(np.uint16),
     )
     for i, j in np.argwhere(out.count):
@@ -81,7 +84,7 @@ def cosine_mad(x: Matrix, m: Matrix) -> float:
 
 
 def bray_curtis_mad(x: Matrix, m: Matrix) -> float:
-    """Return the median of sum|x - m| / sum|x + m| over samples (n, p); x = -m counts as infinite."""
+    """Return the median of sum|x - m| / sum|x + m| over samples (n, p); infinite at x = -m."""
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.sum(np.abs(x - m), axis=1) / np.sum(np.abs(x + m), axis=1)
     return _median(distance)
@@ -94,7 +97,7 @@ def _median(distance: Matrix) -> float:
         return float(np.nanmedian(distance))
 
 
-def _pull(points: Matrix, copies: NDArray[np.int64], y: Matrix) -> Matrix:
+def _pull(points: Matrix, copies: NDArray[Any], y: Matrix) -> Matrix:
     """Sum of unit vectors from y towards the points that are elsewhere."""
     e = points - y
     d = np.linalg.norm(e, axis=1)
@@ -127,11 +130,11 @@ def _interior_median(points: Matrix, copies: Matrix) -> Matrix:
     return y
 
 
-def _leave(points: Matrix, copies: Matrix, y: Matrix, f) -> Matrix:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _leave(points: Matrix, copies: Matrix, y: Matrix, f: Callable[[Matrix], float]) -> Matrix:
     """Step downhill from a sample that is not optimal."""
     e = points - y
     d = np.linalg.norm(e, axis=1)
-    pull = _pull(points, copies, y)  # type: ignore[arg-type]
+    pull = _pull(points, copies, y)
     t = 1 / np.sum(copies[d > 0] / d[d > 0])
     while f(y + t * pull) >= f(y) and t > 1e-300:
         t /= 2
