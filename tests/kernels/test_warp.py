@@ -60,8 +60,14 @@ def test_compiled_warp_equals_the_reference_to_the_bit(dtype, nodata, method):
 
 @pytest.mark.parametrize(
     ("dtype", "method"),
-    [("bool", "bilinear"), ("uint16", "bilinear"), ("float64", "bilinear")]
-    + [("int8", "nearest"), ("int32", "nearest"), ("uint32", "nearest")],
+    [
+        ("bool", "bilinear"),
+        ("uint16", "bilinear"),
+        ("float64", "bilinear"),
+        ("int8", "nearest"),
+        ("int32", "nearest"),
+        ("uint32", "nearest"),
+    ],
 )
 def test_all_pixel_types(impl, dtype, method):
     src = np.array([[0, 1], [1, 1]]).astype(dtype)
