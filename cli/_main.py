@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from odc_stats_gpu.errors import Cancelled, ConfigError, OdcStatsError
 
@@ -41,7 +42,7 @@ def _invoke(args: list[str]) -> int:
     from odc_stats_gpu.cli._app import app
 
     # Typer may carry its own copy of click: the class is found through what Typer exports
-    click_exception: type[Exception] = typer.BadParameter.__mro__[2]
+    click_exception: Any = typer.BadParameter.__mro__[2]
     try:
         command = get_command(app)
         code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from odc_stats_gpu.cli._count import named_counter
 from odc_stats_gpu.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _save(
         source, grid=grid, frequency=settings.frequency or "annual", temporal_range=within,
         tiles=tiles, output=output, overwrite=settings.overwrite, complevel=settings.complevel,
         gqa=settings.gqa, usgs_collection_category=settings.usgs_collection_category,
-        progress=_counter(),
+        progress=named_counter(),
     )  # fmt: skip
     return _tell(summary)
 
@@ -183,20 +184,6 @@ def _source(
         settings.input_products, env=env, dataset_filter=settings.dataset_filter
     )
     return made
-
-
-def _counter() -> Any:
-    """Counts on a terminal, one line that is overwritten; nothing elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        return None
-
-    def show(what: str, count: int) -> None:
-        sys.stderr.write(f"\r{what}: {count} ")
-        sys.stderr.flush()
-
-    return show
 
 
 def _tell(summary: SaveSummary) -> int:

@@ -14,7 +14,7 @@ from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import Block, OutputBand
 from odc_stats_gpu.output import writer_bytes
 
-BASE = 420 << 20
+BASE = 384 << 20
 """Bytes that the two processes take before any pixel: interpreter, GDAL, Numba's machine code."""
 SMALLEST = 16
 """Rows and columns of the smallest block worth trying."""

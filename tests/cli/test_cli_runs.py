@@ -132,7 +132,7 @@ def test_blocks_and_threads_don_t_show_in_the_result(here, mini, made, tmp_path,
 
 
 def test_a_killed_worker_costs_one_tile(finish, mini, tmp_path):
-    code, text, err = finish(
+    code, _, err = finish(
         "run", mini.db, "--config", mini.config, "--location", tmp_path / "o", "--log-format",
         "json", ODC_STATS_FAULT=f"block_read:kill:once={tmp_path / 'mark'}",
     )  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_damaged_scene_fails_its_tile_by_name(here, mini, tmp_path):
         Eo3Source(folder), grid="epsg:3577;30;64", output=db,
         tiles=((int(x), int(x) + 2), (int(y), int(y) + 1)),
     )  # fmt: skip
-    victim = sorted(folder.rglob("*red*.tif"))[0]
+    victim = min(folder.rglob("*red*.tif"))
     victim.write_bytes(victim.read_bytes()[:600])
     code, text, err = here(
         "run", db, "--config", mini.config, "--location", tmp_path / "o", "--cluster", "none"
@@ -245,3 +245,21 @@ def wait_for(path, seconds=60):
     while not path.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_verify_and_report(here, made, tmp_path):
+    _, out = made
+    code, text, err = here("verify", out)
+    assert code == 0, text + err
+    code, text, _ = here("verify", out, "--json")
+    assert json.loads(text)["ok"] is True
+    damaged = tmp_path / "damaged"
+    shutil.copytree(out, damaged)
+    victim = min(damaged.rglob("*_red.tif"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    code, text, _ = here("verify", damaged)
+    assert code == 1
+    assert victim.name in text
+    page = tmp_path / "page.html"
+    assert here("report", out, "--out", page)[0] == 0
+    assert "<img" in page.read_text()
