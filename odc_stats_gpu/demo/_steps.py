@@ -66,7 +66,8 @@ def perform(step: Step, log: Path, console: Console) -> Outcome:
         _show(console, lines)
         console.print(f"  failed with exit code {code}", style="bold red")
     else:
-        _show(console, [_clip(line) for line in lines[-_SHOWN:]])
+        told = [_clip(line) for line in lines if "] configuration " not in line]
+        _show(console, told[-_SHOWN:])
         console.print(f"  done in {seconds:.1f} s", style="green", highlight=False)
     return Outcome(code, seconds, "\n".join(lines))
 
