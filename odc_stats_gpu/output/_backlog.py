@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from odc_stats_gpu.telemetry import stage
 
-LIMIT = 64
-"""Jobs in wait; a job holds one tile of one band, at most 800x800 pixels by default."""
+LIMIT = 96 << 20
+"""Bytes that may wait."""
 
 
 class Backlog:
@@ -19,16 +19,19 @@ class Backlog:
         self._pool = pool
         self._changed = threading.Condition()
         self._open = 0
+        self._bytes = 0
         self._failure: BaseException | None = None
 
-    def add(self, job: Callable[[], None]) -> None:
-        """Queue a job."""
+    def add(self, job: Callable[[], None], size: int = 0) -> None:
+        """Queue a job that holds `size` bytes until it has run."""
         with self._changed:
-            self._changed.wait_for(lambda: self._open < LIMIT or self._failure is not None)
+            self._changed.wait_for(lambda: self._bytes <= LIMIT or self._failure is not None)
             if self._failure is not None:
                 raise self._failure
             self._open += 1
-        self._pool.submit(self._run, job).add_done_callback(self._done)
+            self._bytes += size
+        future = self._pool.submit(self._run, job)
+        future.add_done_callback(lambda done: self._done(done, size))
 
     def wait(self) -> None:
         """Until all is done; raises the first failure."""
@@ -42,9 +45,10 @@ class Backlog:
             with stage("encode"):
                 job()
 
-    def _done(self, future: Future[None]) -> None:
+    def _done(self, future: Future[None], size: int) -> None:
         failure = None if future.cancelled() else future.exception()
         with self._changed:
             self._open -= 1
+            self._bytes -= size
             self._failure = self._failure or failure
             self._changed.notify_all()

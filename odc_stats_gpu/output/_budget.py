@@ -26,7 +26,7 @@ def writer_bytes(
     whole = height * row
     touched = side * (-(-block_shape[0] // side) + 1)
     overviews = 2 * 256 * row  # a row of 256-pixel tiles at half, a quarter, ... of the width
-    waiting = LIMIT * side * side * max(sizes, default=0)
+    waiting = LIMIT + side * side * max(sizes, default=0)
     window = min(whole * 4 // 3, min(touched, height) * row + overviews + waiting)
     picture = 4 * height * width
     gdal = picture * 10 // 3 if picture <= IN_MEMORY else IN_MEMORY // 2

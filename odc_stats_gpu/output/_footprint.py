@@ -41,7 +41,8 @@ def _outline(geobox: GeoBox) -> tuple[Any, Any]:
     zero, one = np.zeros(_POINTS), np.ones(_POINTS)
     col = np.concatenate([step, one, 1 - step, zero, [0]]) * width
     row = np.concatenate([zero, step, one, 1 - step, [0]]) * height
-    x, y = geobox.transform * (col, row)
+    a, b, c, d, e, f = geobox.transform[:6]
+    x, y = a * col + b * row + c, d * col + e * row + f
     lon, lat = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
     return np.unwrap(np.asarray(lon), period=360), np.asarray(lat)
 

@@ -27,6 +27,8 @@ Array = np.ndarray[Any, Any]
 class GdalImage:
     """Takes rectangles of one or more bands; GDAL encodes them when all have come."""
 
+    job_bytes = 0
+
     def __init__(
         self,
         geobox: GeoBox,

@@ -65,7 +65,12 @@ def draw_map(
     rgba = np.concatenate(
         [colors[index], np.where(np.isfinite(values), 255, 0).astype(np.uint8)[..., None]], axis=-1
     )
-    counts = np.histogram(good, _BINS, (low, high))[0] if good.size else np.zeros(_BINS)
+    bins = _BINS
+    if scale == "count" and high - low < _BINS:  # one bar for each number
+        bins, low, high = int(high - low) + 1, low - 0.5, high + 0.5
+    counts = np.histogram(good, bins, (low, high))[0] if good.size else np.zeros(bins)
+    if bins != _BINS:
+        low, high = low + 0.5, high - 0.5
     top = counts.max() or 1
     return Map(
         name=name,

@@ -66,6 +66,7 @@ class Pyramid:
         self._geobox, self._band, self._codec, self._spool = geobox, band, codec, spool
         self._options = options
         self._dtype = np.dtype(band.dtype)
+        self.job_bytes = options.block[0] * options.block[1] * self._dtype.itemsize
         self._lock = threading.Lock()
         self._levels = self._plan(tuple(geobox.shape), scratch)
 

@@ -20,6 +20,11 @@ _DENIED = ("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "Sig
            "ExpiredToken", "AllAccessDisabled", "AccountProblem")  # fmt: skip
 
 
+_HOPELESS = ("NoSuchBucket", "InvalidBucketName", "NoCredentials",
+             "AccessControlListNotSupported")  # fmt: skip
+"""Besides denial: what no retry mends."""
+
+
 class S3Store:
     """Objects below one prefix of a bucket. Thread-safe; the client is made on first use."""
 
@@ -131,16 +136,17 @@ class S3Store:
                     )
 
     def check_writable(self) -> None:
-        """Begin and abort a multipart upload: needs only the right to put, and leaves no object."""
+        """Begin and abort a multipart upload: needs the right to put only, and leaves no object."""
         probe = self._key(".write-test")
         try:
-            begun = self._client.create_multipart_upload(Bucket=self.bucket, Key=probe)
+            acl = {"ACL": self.acl} if self.acl else {}
+            begun = self._client.create_multipart_upload(Bucket=self.bucket, Key=probe, **acl)
             self._client.abort_multipart_upload(
                 Bucket=self.bucket, Key=probe, UploadId=begun["UploadId"]
             )
         except _errors() as exc:
             code = _code(exc)
-            if code in _DENIED or code in ("NoSuchBucket", "InvalidBucketName", "NoCredentials"):
+            if code in _DENIED or code in _HOPELESS:
                 failure = self._error("write to", "", exc)
                 raise ConfigError(failure.message, failure.remedy) from exc
             raise self._error("write to", "", exc) from exc
@@ -157,6 +163,8 @@ class S3Store:
             )
         if code == "NoCredentials":
             remedy = "configure AWS credentials (environment, profile or role)"
+        elif code == "AccessControlListNotSupported":
+            remedy = f"the bucket takes no ACL: leave out s3_acl ({self.acl})"
         elif code in _DENIED:
             remedy = (
                 "grant s3:GetObject, s3:PutObject and s3:ListBucket: without the last one, "

@@ -83,7 +83,7 @@ def render_item(
     doc = item.to_dict(include_self_link=False, transform_hrefs=False)
     # by hand: with a self link of its own pystac would make the relative hrefs absolute
     doc["links"].append({"rel": "self", "href": self_href, "type": "application/geo+json"})
-    return json.dumps(doc, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(doc, separators=(",", ":"), allow_nan=False, default=str).encode()
 
 
 def _properties(task: Task, info: RunInfo, now: datetime) -> dict[str, Any]:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from odc_stats_gpu.errors import Cancelled, ConfigError, DataError, OdcStatsError
+from odc_stats_gpu.errors import Cancelled, ConfigError, DataError
 from odc_stats_gpu.model import Block, OutputBand, RunInfo, Task
 from odc_stats_gpu.output._backlog import Backlog
 from odc_stats_gpu.output._codec import Codec
 from odc_stats_gpu.output._gdal import GdalImage
 from odc_stats_gpu.output._options import asks_for, cog_options
+from odc_stats_gpu.output._publish import ITEM_SUFFIX, Publisher
 from odc_stats_gpu.output._pyramid import Pyramid
 from odc_stats_gpu.output._rgba import Thumbnail, to_rgba
 from odc_stats_gpu.output._spool import Spool
-from odc_stats_gpu.output._stac import COG_TYPE, AssetFile, render_item
-from odc_stats_gpu.output._store import Data, Store, content_type
+from odc_stats_gpu.output._stac import AssetFile
+from odc_stats_gpu.output._store import Store
 from odc_stats_gpu.telemetry import fault_point, stage
 
 if TYPE_CHECKING:
     import xarray as xr
 
-ITEM_SUFFIX = ".stac-item.json"
 _RGBA = OutputBand("rgba", "uint8", None)
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 Rgb = tuple[Sequence[str], Sequence[float]]
 
 
 class _Image(Protocol):
     """A file in the making: our own pyramid or GDAL's."""
+
+    job_bytes: int
+    """Memory that each job of `put` holds until it has run."""
 
     def put(self, row: int, col: int, pixels: np.ndarray[Any, Any]) -> list[Callable[[], None]]: ...
     def complete(self) -> None: ...
@@ -88,7 +89,7 @@ class TileWriter:
         self._task, self._store, self._info = task, store, info or RunInfo()
         self._bands = tuple(_with_nodata(b) for b in bands)
         self._rgb = rgb
-        self._written: list[str] = []
+        self._publisher = Publisher(task, store)
         self._spool = Spool(scratch)
         self._images: dict[str, _Image] = {}
         for band in self._bands:
@@ -125,8 +126,9 @@ class TileWriter:
         """
         pixels = {band.name: _pixels(ds, band, block) for band in self._bands}
         for name, values in pixels.items():
-            for job in self._images[name].put(block.y0, block.x0, values):
-                self._backlog.add(job)
+            image = self._images[name]
+            for job in image.put(block.y0, block.x0, values):
+                self._backlog.add(job, image.job_bytes)
         if self._rgb is not None and self._thumbnail is not None:
             names, clamp = self._rgb
             nodata = {b.name: b.nodata for b in self._bands}
@@ -167,84 +169,48 @@ class TileWriter:
         self.abort()
 
     def _publish(self, check: Callable[[], None]) -> Written:
-        task = self._task
-        item_path = task.path(ITEM_SUFFIX)
+        publisher, task = self._publisher, self._task
         check()
         fault_point("before_assets")
         # while assets change, the tile is not done: an item would vouch for a mixture
-        self._store.delete(item_path)
-        assets = list(self._pool.map(self._publish_image, self._images))
+        self._store.delete(publisher.item_path)
+        assets = list(self._pool.map(self._asset, self._images))
         if self._thumbnail is not None:
             data = self._thumbnail.jpeg()
             assets.append(
-                self._asset("thumbnail", "_thumbnail.jpg", (len(data), iter([data])), None)
+                publisher.asset(
+                    "thumbnail", len(data), [data], suffix=".jpg", extra=self._picture_fields()
+                )
             )
-        item = render_item(task, assets, self._store.uri(item_path), self._info, datetime.now(UTC))
-        lines = [(hashlib.sha1(item).hexdigest(), item_path.rpartition("/")[2])]  # noqa: S324 - the format
-        lines += [(a.sha1, a.name) for a in assets]
-        text = "".join(f"{digest}  {name}\n" for digest, name in lines).encode()
-        self._store_file(task.path(".sha1"), text)
+        item, sums = publisher.documents(assets, self._info)
+        publisher.put(task.path(".sha1"), sums)
         fault_point("before_item")
         check()
-        self._store_file(item_path, item)
+        publisher.put(publisher.item_path, item)
         fault_point("item_written")
-        files = (*(a.path for a in assets), task.path(".sha1"), item_path)
-        total = sum(a.size for a in assets) + len(text) + len(item)
-        return Written(self._store.uri(item_path), files, total)
+        files = (*(a.path for a in assets), task.path(".sha1"), publisher.item_path)
+        total = sum(a.size for a in assets) + len(sums) + len(item)
+        return Written(self._store.uri(publisher.item_path), files, total)
 
-    def _publish_image(self, name: str) -> AssetFile:
+    def _asset(self, name: str) -> AssetFile:
         band = next((b for b in self._bands if b.name == name), None)
-        return self._asset(name, f"_{name}.tif", self._images[name].chunks(), band)
+        extra = self._picture_fields() if name == "rgba" else None
+        return self._publisher.asset(name, *self._images[name].chunks(), band=band, extra=extra)
 
-    def _asset(
-        self,
-        key: str,
-        suffix: str,
-        content: tuple[int, Iterator[bytes]],
-        band: OutputBand | None,
-    ) -> AssetFile:
-        path = self._task.path(suffix)
-        size, chunks = content
-        sha1, sha256 = hashlib.sha1(), hashlib.sha256()  # noqa: S324 - the incumbent's format
-
-        def hashed() -> Iterator[bytes]:
-            for chunk in chunks:
-                sha1.update(chunk)
-                sha256.update(chunk)
-                yield chunk
-
-        self._store_file(path, hashed())
-        fault_point("asset_written")
-        role = {"rgba": "visual", "thumbnail": "thumbnail"}.get(key, "data")
-        media = COG_TYPE if path.endswith(".tif") else content_type(path)
-        digests = (sha1.hexdigest(), sha256.hexdigest())
-        return AssetFile(key, path, size, *digests, media, (role,), band, self._extra(key))
-
-    def _extra(self, key: str) -> dict[str, Any]:
+    def _picture_fields(self) -> dict[str, Any]:
         """What a picture shows, so that a reader can draw other dates alike."""
-        if self._rgb is None or key not in ("rgba", "thumbnail"):
-            return {}
-        names, clamp = self._rgb
+        names, clamp = self._rgb or ((), ())
         return {
             "odc_stats:rgb_bands": list(names),
             "odc_stats:rgb_clamp": [float(v) for v in clamp],
         }
 
-    def _store_file(self, path: str, data: Data) -> None:
-        with stage("write"):
-            self._written.append(path)
-            self._store.put(path, data, content_type(path))
-
     def _discard(self, exc: BaseException) -> None:
         """Take back the assets of a failed attempt."""
-        # a lost lease means that another worker may be writing the same files: leave them to it
-        if isinstance(exc, Cancelled):
-            return
         self._pool.shutdown(wait=True, cancel_futures=True)
-        with contextlib.suppress(OdcStatsError):
-            if not is_done(self._task, self._store):
-                for path in self._written:
-                    self._store.delete(path)
+        # a lost lease means that another worker may be writing the same files: leave them to it
+        if not isinstance(exc, Cancelled):
+            self._publisher.take_back()
 
 
 def _shape(task: Task) -> tuple[int, int]:
@@ -255,6 +221,10 @@ def _shape(task: Task) -> tuple[int, int]:
 def _with_nodata(band: OutputBand) -> OutputBand:
     """The band as it is written: floats without nodata are tagged NaN, as the incumbent's."""
     dtype = np.dtype(band.dtype)
+    if dtype.name not in _DTYPES:
+        raise ConfigError(
+            f"band {band.name!r}: a GeoTIFF can't hold {dtype.name}", f"use one of {_DTYPES}"
+        )
     if dtype.kind == "f":
         return band if band.nodata is not None else _replace(band, float("nan"))
     if band.nodata is not None:
