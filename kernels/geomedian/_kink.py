@@ -17,7 +17,7 @@ import numpy as np
 from odc_stats_gpu.kernels._jit import inlined
 
 MAX_PASSES = 60
-PREDICTED_ERROR = 0.003
+PREDICTED_ERROR = 1e-6
 COINCIDENT = 1e-9
 SHORT_STEP = 1e-5
 TRUST = 0.5
