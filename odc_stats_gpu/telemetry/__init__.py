@@ -1,14 +1,18 @@
 """What the engine tells the outside: stage times, log lines, progress, fault points for tests."""
 
+from odc_stats_gpu.telemetry import _metrics as metrics
 from odc_stats_gpu.telemetry._faults import FAULT_POINTS, InjectedFault, fault_point
 from odc_stats_gpu.telemetry._log import (
     Level,
+    bind_log,
     capture_library_messages,
     configure_logging,
     log,
     set_sink,
 )
+from odc_stats_gpu.telemetry._metrics import Stopper, start_metrics
 from odc_stats_gpu.telemetry._progress import RunProgress
+from odc_stats_gpu.telemetry._samplers import gpu_sampler, sample_memory
 from odc_stats_gpu.telemetry._stages import StageTimes, recording, stage
 
 __all__ = [
@@ -17,11 +21,17 @@ __all__ = [
     "Level",
     "RunProgress",
     "StageTimes",
+    "Stopper",
+    "bind_log",
     "capture_library_messages",
     "configure_logging",
     "fault_point",
+    "gpu_sampler",
     "log",
+    "metrics",
     "recording",
+    "sample_memory",
     "set_sink",
     "stage",
+    "start_metrics",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -20,11 +22,29 @@ def _plain(event: str, level: Level, fields: dict[str, Any]) -> None:
 
 
 _sink: Sink = _plain
+_bound: dict[str, Any] = (
+    {"job": os.environ["ODC_STATS_JOB"]} if "ODC_STATS_JOB" in os.environ else {}
+)
 
 
 def log(event: str, *, level: Level = "info", **fields: Any) -> None:
     """Say what happened; `fields` are the facts that a machine may look for."""
-    _sink(event, level, fields)
+    _sink(event, level, _bound | fields)
+
+
+@contextmanager
+def bind_log(**fields: Any) -> Iterator[None]:
+    """Add these fields to every line of this process while entered, whatever thread says it.
+
+    The queue worker binds `task`, `message_id` and `attempt`; `job` is bound from the start when
+    ODC_STATS_JOB is set. A worker computes one tile at a time, hence one set per process.
+    """
+    global _bound  # noqa: PLW0603 - see above
+    before, _bound = _bound, _bound | fields
+    try:
+        yield
+    finally:
+        _bound = before
 
 
 def set_sink(sink: Sink) -> None:
