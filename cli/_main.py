@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from odc_stats_gpu.errors import Cancelled, ConfigError, OdcStatsError
+from odc_stats_gpu.errors import Cancelled, DataError, OdcStatsError
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 3
 _NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--from-sqs"}
@@ -62,7 +62,7 @@ def _invoke(args: list[str]) -> int:
         if "--debug" in args:
             raise
         _say(str(exc))
-        return WRONG_USE if isinstance(exc, ConfigError) else SOME_FAILED
+        return SOME_FAILED if isinstance(exc, DataError) else WRONG_USE
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
         return DONE

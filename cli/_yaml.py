@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.errors import ConfigError, OdcStatsError
 
 
 def read_mapping(value: str, option: str) -> dict[str, Any]:
@@ -51,14 +51,12 @@ def _text(value: str, option: str) -> tuple[str, str]:
 
 
 def _remote(url: str, option: str) -> str:
-    import fsspec
+    from odc_stats_gpu.engine import read_url
 
     try:
-        with fsspec.open(url, "r") as file:
-            return str(file.read())
-    except Exception as exc:  # noqa: BLE001 - every file system raises its own family
-        reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise ConfigError(f"{option}: can't read {url}: {reason}", "check the URL") from None
+        return read_url(url).decode()
+    except (OdcStatsError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{option}: {exc}") from None
 
 
 def merge(config: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

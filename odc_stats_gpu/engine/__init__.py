@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from odc_stats_gpu.engine._doctor import Finding, examine
     from odc_stats_gpu.engine._executor import Executor
+    from odc_stats_gpu.engine._fetch import local_database, read_url
     from odc_stats_gpu.engine._heartbeat import heartbeat
     from odc_stats_gpu.engine._inline import InlineExecutor
     from odc_stats_gpu.engine._job import (
@@ -40,9 +41,11 @@ _HOMES = {
     "dry_run": "_prepare",
     "examine": "_doctor",
     "heartbeat": "_heartbeat",
+    "local_database": "_fetch",
     "open_executor": "_start",
     "prestart": "_start",
     "process_task": "_lifecycle",
+    "read_url": "_fetch",
     "run_tasks": "_run",
 }
 
@@ -61,9 +64,11 @@ __all__ = [
     "dry_run",
     "examine",
     "heartbeat",
+    "local_database",
     "open_executor",
     "prestart",
     "process_task",
+    "read_url",
     "run_tasks",
 ]
 

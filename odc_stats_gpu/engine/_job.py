@@ -112,13 +112,18 @@ class CancelToken:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._reason = ""
+        self.lost = False
+        """Whether the tile was lost rather than given up."""
         self.interrupts = False
         """Whether a signal handler should also raise Cancelled: work is done in the main thread."""
 
-    def cancel(self, reason: str) -> None:
-        """Ask the work to stop; the first reason given stays."""
+    def cancel(self, reason: str, *, lost: bool = False) -> None:
+        """Ask the work to stop; the first reason given stays.
+
+        `lost`: somebody else may have the tile by now, its files are no longer ours to touch.
+        """
         if not self._event.is_set():
-            self._reason = reason
+            self._reason, self.lost = reason, lost
             self._event.set()
 
     @property

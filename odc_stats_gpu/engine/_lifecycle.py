@@ -94,8 +94,10 @@ def _make(
         )  # fmt: skip
         with stage("commit"):
             writer.commit(token.check)
-    except BaseException:
+    except BaseException as exc:
         writer.abort()
+        if isinstance(exc, Cancelled) and not token.lost:
+            _withdraw(task, session)
         raise
     fault_point("task_done")
 
@@ -104,7 +106,19 @@ def sweep_task(job: TaskJob, config: RunConfig) -> None:
     """Remove what a killed process left of a tile; the next attempt would do it too, but when?"""
     session = session_for(config)
     with suppress(OdcStatsError):
-        session.store.sweep(session.task(job).path(""))
+        _withdraw(session.task(job), session)
+
+
+def _withdraw(task: Task, session: Session) -> None:
+    """Take back what an unfinished attempt has published; a finished tile stays as it is."""
+    with suppress(OdcStatsError):  # a store that refuses now has refused the tile already
+        session.store.sweep(task.path(""))
+        if is_done(task, session.store):
+            return
+        bands = [b.name for b in session.plugin.output_bands(task.products)]
+        files = [*(f"_{name}.tif" for name in (*bands, "rgba")), "_thumbnail.jpg", ".sha1"]
+        for suffix in files:
+            session.store.delete(task.path(suffix))
 
 
 def _reset_peak() -> None:

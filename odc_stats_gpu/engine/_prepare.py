@@ -9,7 +9,7 @@ from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
 from odc_stats_gpu.engine._limits import show_bytes
 from odc_stats_gpu.engine._memory import BlockPlan, parse_block_size, plan_blocks
 from odc_stats_gpu.engine._session import Session, open_database, session_for
-from odc_stats_gpu.errors import ConfigError, OdcStatsError
+from odc_stats_gpu.errors import ConfigError, DataError, OdcStatsError
 from odc_stats_gpu.ingest import TilePlan, plan_tile
 from odc_stats_gpu.model import RunConfig, Task, TileIndex, parse_config
 from odc_stats_gpu.output import is_done, item_uri
@@ -55,9 +55,12 @@ def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
         raise ConfigError(
             "no task database given", "name the .db file that save-tasks wrote, or filedb in YAML"
         )
-    database = open_database(request.filedb)
-    indexes = select(database.indexes(), request.selectors)
-    session.check_products(database.products)
+    try:
+        database = open_database(request.filedb)
+        indexes = select(database.indexes(), request.selectors)
+        session.check_products(database.products)
+    except DataError as exc:  # nothing can be done with this database: no tile's own failure
+        raise ConfigError(exc.message, exc.remedy) from exc
     if config.block_size:
         parse_block_size(config.block_size)
     if indexes and (config.resolution or config.dataset_filters or config.memory_limit):

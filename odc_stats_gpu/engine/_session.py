@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from odc_stats_gpu import __version__
 from odc_stats_gpu.engine._device import Device, open_device
+from odc_stats_gpu.engine._fetch import local_database
 from odc_stats_gpu.engine._job import TaskJob
 from odc_stats_gpu.engine._limits import Limits, read_limits
 from odc_stats_gpu.errors import ConfigError
@@ -31,7 +32,7 @@ class _Databases:
     def get(self, path: str) -> TaskDb:
         with self.lock:
             if path not in self.opened:
-                self.opened[path] = TaskDb.open(path)
+                self.opened[path] = TaskDb.open(local_database(path))
             return self.opened[path]
 
 
@@ -40,7 +41,10 @@ _current: dict[str, Session] = {}
 
 
 def open_database(path: str) -> TaskDb:
-    """The task database, opened once per process; raises ConfigError or DataError."""
+    """The task database, opened once per process and fetched if need be.
+
+    Raises ConfigError, DataError or StoreError.
+    """
     return _databases.get(path)
 
 

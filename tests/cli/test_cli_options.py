@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +202,48 @@ def test_what_is_missing_is_named(here, mini, tmp_path):
         assert code == 2, err
         assert words in err
         assert err.count("\n") == 1
+
+
+def test_a_file_that_is_no_database_is_wrong_use(here, mini, tmp_path):
+    bad = tmp_path / "bad.db"
+    bad.write_bytes(b"not a database" * 1000)
+    code, _, err = here("run", bad, "--config", mini.config, "--location", tmp_path / "o",
+                        "--cluster", "none")  # fmt: skip
+    assert code == 2
+    assert str(bad) in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def website(tmp_path):
+    """A web server over a folder."""
+    import functools
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_args):
+            """Say nothing."""
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_configuration_and_database_may_be_on_the_web(here, mini, website, tmp_path):
+    folder, url = website
+    (folder / "c.yaml").write_text(Path(mini.config).read_text())
+    (folder / "t.db").write_bytes(Path(mini.db).read_bytes())
+    args = ["--config", f"{url}/c.yaml", "--location", tmp_path / "o", "--dry-run"]
+    code, text, err = here("run", f"{url}/t.db", "0", *args)
+    assert code == 0, err
+    assert "(new)" in text
+    code, _, err = here("run", f"{url}/none.db", "0", *args)
+    assert code == 2
+    assert "404" in err
+    assert err.count("\n") == 1
 
 
 def test_save_tasks_from_a_folder(here, mini, tmp_path):

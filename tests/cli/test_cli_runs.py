@@ -134,7 +134,7 @@ def test_blocks_and_threads_don_t_show_in_the_result(here, mini, made, tmp_path,
 def test_a_killed_worker_costs_one_tile(finish, mini, tmp_path):
     code, _, err = finish(
         "run", mini.db, "--config", mini.config, "--location", tmp_path / "o", "--log-format",
-        "json", ODC_STATS_FAULT=f"block_read:kill:once={tmp_path / 'mark'}",
+        "json", ODC_STATS_FAULT=f"asset_written:kill:once={tmp_path / 'mark'}",
     )  # fmt: skip
     assert code == 1
     assert "T:2, OK:1, S:0, E:1" in err
@@ -143,6 +143,7 @@ def test_a_killed_worker_costs_one_tile(finish, mini, tmp_path):
     assert [x["tile"] for x in failed] == [mini.tiles[0]]
     assert "SIGKILL" in failed[0]["error"]
     assert len(items(tmp_path / "o")) == 1
+    assert len(list((tmp_path / "o").rglob("*.tif"))) == 11  # of the other tile
     assert leftovers(tmp_path / "o") == []
 
 
