@@ -8,7 +8,7 @@ NODATA = -999
 
 
 def surface_reflectance(seed, dates, bands, shape, masked=0.45):
-    """An int16 (band, time, y, x) stack: seasons, haze, missed clouds, shadows, saturation, gaps."""
+    """An int16 (band, time, y, x) stack: seasons, haze, clouds, shadows, saturation, gaps."""
     rng = np.random.default_rng(seed)
     spectrum = rng.uniform(200, 3500, (bands, 1, *shape))
     season = np.sin(2 * np.pi * rng.random((1, dates, *shape)))
