@@ -22,7 +22,7 @@ from odc_stats_gpu.errors import Cancelled, ConfigError
 from odc_stats_gpu.model import RunConfig
 from odc_stats_gpu.telemetry import log
 
-_CONNECT = "30s"
+_CONNECT = "10s"
 _LOOK = 0.1
 _GRACE = 4.0
 """Seconds that a killed tile may take to end; then its worker is restarted."""
@@ -128,6 +128,7 @@ class DaskExecutor:
         while not remote.done():
             if self._token.cancelled:
                 self._stop(remote)
+                self._sweep(job)
                 raise Cancelled(self._token.reason)
             if self._time_limit > 0 and time.monotonic() > started + self._time_limit:
                 self._stop(remote)
