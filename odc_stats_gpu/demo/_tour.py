@@ -16,7 +16,7 @@ from odc_stats_gpu.demo._steps import Step, perform
 from odc_stats_gpu.demo._write import write_archive
 from odc_stats_gpu.errors import ConfigError
 
-_CONFIGS = Path(__file__).parent / "configs"
+_CONFIGS = Path(__file__).parent  # the YAML files beside this module
 _DATES: dict[Kind, int] = {"landsat": 24, "sentinel2": 18}
 _PRODUCTS: dict[Kind, tuple[tuple[str, str], ...]] = {
     "landsat": (
