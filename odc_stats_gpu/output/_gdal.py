@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,10 @@ Array = np.ndarray[Any, Any]
 
 
 class GdalImage:
-    """Takes rectangles of one or more bands; GDAL encodes them when all have come."""
+    """Takes rectangles of one or more bands; GDAL encodes them when all have come.
+
+    Raises ConfigError when GDAL refuses the creation options.
+    """
 
     job_bytes = 0
 
@@ -40,6 +44,9 @@ class GdalImage:
     ) -> None:
         self._geobox, self._nodata, self._options = geobox, nodata, options
         self._scratch = scratch
+        # GDAL tells what it can't do only when it does it: ask before the hours of work
+        probe = replace(options, block=(16, 16), levels=())
+        encode_gdal(np.zeros((count, 16, 16), dtype), geobox, nodata, probe)
         self._pixels = plane((count, *geobox.shape), np.dtype(dtype), scratch)
         self._encoded = b""
 
@@ -50,7 +57,7 @@ class GdalImage:
         return []
 
     def complete(self) -> None:
-        """Encode; raises ConfigError when GDAL refuses the creation options."""
+        """Encode all that was put."""
         self._encoded = encode_gdal(
             self._pixels, self._geobox, self._nodata, self._options, self._scratch
         )

@@ -117,7 +117,8 @@ class S3Store:
         try:
             for page in pages.paginate(Bucket=self.bucket, Prefix=head + prefix):
                 for entry in page.get("Contents", ()):
-                    yield entry["Key"].removeprefix(head)
+                    if not entry["Key"].endswith("/"):  # a "folder" made in the console
+                        yield entry["Key"].removeprefix(head)
         except _errors() as exc:
             raise self._error("list", prefix, exc) from exc
 
