@@ -22,7 +22,7 @@ SHORT_STEP = 1e-3
 """DN; also the distance below which a sample coincides with y"""
 TRUST = 0.5
 """longest step, in harmonic mean distances"""
-KINK_SHARE = 0.5
+KINK_SHARE = 0.7
 """share of W above which the nearest sample is a kink. Above 0.15 the careful path's model is the
 better one, but Newton still converges and its stopping rule refuses what it may not certify"""
 SOUND_PIVOT = 0.02
