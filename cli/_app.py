@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from odc_stats_gpu.cli._k8s import k8s
 from odc_stats_gpu.cli._look import demo, doctor, report, verify
 from odc_stats_gpu.cli._queue import publish_tasks, redrive_queue
 from odc_stats_gpu.cli._run import run
@@ -47,3 +48,4 @@ app.command("demo")(demo)
 app.command("verify")(verify)
 app.command("report")(report)
 app.command("doctor")(doctor)
+app.add_typer(k8s, name="k8s")

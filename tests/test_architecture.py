@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "queue": {"model", "tasks"},
     "engine": {"model", "kernels", "tasks", "ingest", "plugins", "output", "queue"},
     "demo": {"model", "tasks", "ingest", "plugins", "output", "engine"},
-    "cli": {"model", "tasks", "plugins", "output", "queue", "engine", "demo"},
+    "fleet": {"model"},
+    "cli": {"model", "tasks", "plugins", "output", "queue", "engine", "demo", "fleet"},
 }
 CUPY_ROOMS = {"engine/_device.py"}
 
