@@ -1,0 +1,149 @@
+"""How CUDA kernels get memory and are started: CuPy's arrays and current stream, or the simulator."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numba import config, cuda
+
+from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
+
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small blocks and 1-pixel launches are legitimate here
+
+BLOCK = (32, 8)
+"""Threads of a block over (columns, rows), for kernels with one thread per pixel."""
+
+Function = Callable[..., Any]
+
+
+class Memory(Protocol):
+    """Where arrays of one kind live."""
+
+    def array(self, given: Any) -> Any:
+        """The array as one of this kind, without a copy if it lives here already."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An uninitialised array."""
+
+    def contiguous(self, array: Any) -> Any:
+        """The array itself if its elements lie in order without gaps, else a copy that does so."""
+
+    def copyto(self, out: Any, array: Any) -> None:
+        """Copy the elements of one array into another."""
+
+
+class _Simulated:
+    """Host memory, for Numba's simulator and for kernels compiled for the host."""
+
+    def array(self, given: Any) -> Any:
+        return np.asarray(given).view(SimulatedDeviceArray)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.empty(shape, dtype).view(SimulatedDeviceArray)
+
+    def contiguous(self, array: Any) -> Any:
+        return np.ascontiguousarray(array).reshape(array.shape).view(SimulatedDeviceArray)
+
+    def copyto(self, out: Any, array: Any) -> None:
+        np.copyto(out, array)
+
+
+class _Device:
+    """The current CUDA device, through CuPy."""
+
+    def array(self, given: Any) -> Any:
+        import cupy
+
+        return cupy.asarray(given)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        import cupy
+
+        return cupy.empty(shape, dtype)
+
+    def contiguous(self, array: Any) -> Any:
+        import cupy
+
+        return cupy.ascontiguousarray(array).reshape(array.shape)
+
+    def copyto(self, out: Any, array: Any) -> None:
+        import cupy
+
+        cupy.copyto(out, array)
+
+
+def memory_of(array: Any) -> Memory:
+    """The kind of memory that an array with `__cuda_array_interface__`, or a simulated one, is in."""
+    return _Simulated() if isinstance(array, SimulatedDeviceArray) else _Device()
+
+
+def kernel(function: Function) -> Any:
+    """Declare a kernel; it is compiled for the types of its arguments when first launched."""
+    return cuda.jit(function)
+
+
+def exact(function: Function) -> Any:
+    """Declare a function that kernels call, without liberties in its arithmetic: NaN is found."""
+    return cuda.jit(device=True)(function)
+
+
+def over(shape: tuple[int, ...], block: tuple[int, ...] = BLOCK) -> tuple[int, ...]:
+    """Blocks that cover an array of (..., rows, columns): (columns, rows, product of the rest)."""
+    rest = int(np.prod(shape[:-2], dtype=np.int64))
+    grid = (-(-shape[-1] // block[0]), -(-shape[-2] // block[1]))
+    return (*grid, rest) if len(shape) > 2 else grid
+
+
+def launch(
+    function: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any, shared: int = 0
+) -> None:
+    """Start a kernel on CuPy's current stream, without waiting for it.
+
+    Args:
+        function: from `kernel`.
+        grid: blocks, columns first.
+        block: threads of a block.
+        arguments: arrays of one kind of memory, and NumPy scalars.
+        shared: bytes of dynamic shared memory of a block.
+    """
+    if any(isinstance(argument, SimulatedDeviceArray) for argument in arguments):
+        simulate(function, grid, block, arguments, shared)
+        return
+    import cupy
+
+    stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
+    # not synchronised: all our work on these arrays is on the current stream
+    given = [
+        cuda.as_cuda_array(a, sync=False) if hasattr(a, "__cuda_array_interface__") else a
+        for a in arguments
+    ]
+    function[grid, block, stream, shared](*given)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def simulate(
+    function: Any,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    arguments: tuple[Any, ...],
+    shared: int,
+) -> None:
+    """Run a kernel on host arrays in Numba's simulator, which has one kernel at a time.
+
+    Raises:
+        RuntimeError: the simulator is not on.
+    """
+    if not config.ENABLE_CUDASIM:
+        raise RuntimeError("simulated device arrays need NUMBA_ENABLE_CUDASIM=1")
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+    # wrapped, not handed over as they are: that would copy, and refuse strides
+    given = [FakeCUDAArray(np.asarray(a)) if isinstance(a, np.ndarray) else a for a in arguments]
+    with _one_at_a_time:
+        function[grid, block, 0, shared](*given)
