@@ -45,7 +45,7 @@ from odc_stats_gpu.kernels.geomedian._pack import pack
 PIECE = 64
 """pixels packed at a time: at least two cache lines of every (band, date)"""
 PIECES_PER_CALL = 64
-"""a few milliseconds of work: the GIL is taken between calls, so that an interrupt gets through"""
+"""at most, a few milliseconds of work: the GIL is taken between calls and an interrupt gets through"""
 
 
 @inlined
@@ -219,17 +219,19 @@ def geomad(
         np.float32(offset / scale),
     )
 
+    per_call = min(PIECES_PER_CALL, max(4, pieces // 64))  # enough calls to keep all threads busy
+
     def worker() -> Callable[[int], None]:
         scratch = new_scratch(bands, dates)
 
         def run(call: int) -> None:
-            first = call * PIECES_PER_CALL
-            last = min(first + PIECES_PER_CALL, pieces)
+            first = call * per_call
+            last = min(first + per_call, pieces)
             geomad_pieces(*arguments, scratch, flat, first, last)
 
         return run
 
-    spread(-(-pieces // PIECES_PER_CALL), worker)
+    spread(-(-pieces // per_call), worker)
     return results
 
 
