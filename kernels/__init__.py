@@ -1,4 +1,4 @@
-"""Per-pixel numerics: NumPy arrays in and out on the CPU, CuPy arrays on CUDA; no I/O, no config."""
+"""Per-pixel numerics: NumPy arrays in and out on the CPU, CuPy arrays on CUDA; no I/O."""
 
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.counts import count_true

@@ -45,7 +45,7 @@ from odc_stats_gpu.kernels.geomedian._pack import pack
 PIECE = 64
 """pixels packed at a time: at least two cache lines of every (band, date)"""
 PIECES_PER_CALL = 64
-"""at most, a few milliseconds of work: the GIL is taken between calls and an interrupt gets through"""
+"""at most, a few milliseconds of work: between calls the GIL is taken, so that interrupts work"""
 
 
 @inlined
