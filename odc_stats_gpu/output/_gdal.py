@@ -115,6 +115,7 @@ def encode_gdal(
         "GDAL_TIFF_OVR_BLOCKSIZE": _power_of_two(options.ovr_block),
         "GDAL_TIFF_INTERNAL_MASK": True,
         "GDAL_NUM_THREADS": "1",
+        "GDAL_CACHEMAX": IN_MEMORY,  # the default is 5 % of the machine, whatever our limit
     }
     try:
         with rasterio.Env(**env), _workplace(pixels.nbytes, scratch) as (raw, final, contents):

@@ -44,13 +44,13 @@ class Thumbnail:
     def __init__(self, shape: tuple[int, int], side: int = 512) -> None:
         self._step = max(1, -(-max(shape) // side))
         height, width = (-(-n // self._step) for n in shape)
-        self._sums = np.zeros((4, height, width), np.int64)  # integers: the order doesn't matter
+        self._sums = np.zeros((4, height, width), np.uint32)  # integers: order doesn't matter
         self._lock = threading.Lock()
 
     def put(self, row: int, col: int, rgba: Array) -> None:
         """Add (4, y, x) uint8."""
         valid = (rgba[3] != 0).astype(np.uint8)
-        sums = np.stack([*(rgba[:3] * valid), valid]).astype(np.int64)
+        sums = np.stack([*(rgba[:3] * valid), valid]).astype(np.uint32)
         for axis, first in ((1, row), (2, col)):
             size = sums.shape[axis]
             # columns of the small image that this block touches begin at these of its own
@@ -62,8 +62,9 @@ class Thumbnail:
 
     def rgb(self) -> Array:
         """The picture (y, x, 3) uint8, black without data."""
-        count = np.maximum(self._sums[3], 1)
-        mean = (2 * self._sums[:3] + count) // (2 * count)
+        sums = self._sums.astype(np.int64)
+        count = np.maximum(sums[3], 1)
+        mean = (2 * sums[:3] + count) // (2 * count)
         return np.ascontiguousarray(mean.astype(np.uint8).transpose(1, 2, 0))
 
     def jpeg(self) -> bytes:

@@ -62,7 +62,9 @@ def render_item(
         bbox=bbox,
         datetime=task.period.start.replace(tzinfo=UTC),
         properties=_properties(task, info, now),
-        stac_extensions=sorted(EXTENSIONS.values()),
+        stac_extensions=sorted(
+            uri for name, uri in EXTENSIONS.items() if name != "processing" or info.software
+        ),
     )
     product = task.product
     if product.href:
