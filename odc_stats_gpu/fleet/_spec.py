@@ -159,8 +159,6 @@ class JobSpec(_Strict):
             out["output_location"] = "/".join(
                 p for p in (f"s3://{self.bucket}", self.prefix.strip("/")) if p
             )
-        if not self.wants_gpu:  # with one, `auto`: a node whose driver is broken must not exit 2
-            out.setdefault("device", "cpu")
         return out
 
 
