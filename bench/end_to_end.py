@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import yaml
@@ -39,6 +41,17 @@ CONFIG = {
 }
 
 
+class Figures(NamedTuple):
+    """What one run took."""
+
+    wall: float
+    """Seconds on the clock."""
+    cpu: float
+    """Seconds of all processes, user and system."""
+    memory: float
+    """Peak of the summed PSS of the process tree, GiB."""
+
+
 def tree_pss(root: psutil.Process) -> int:
     """Bytes that the process and its descendants really occupy, shared pages shared out."""
     total = 0
@@ -50,10 +63,11 @@ def tree_pss(root: psutil.Process) -> int:
     return total
 
 
-def measure(command: list[str], cwd: Path) -> tuple[float, int]:
-    """Wall seconds and peak PSS in bytes of a command that must succeed."""
+def measure(command: list[str], cwd: Path) -> Figures:
+    """Figures of a command that must succeed."""
     env = {**os.environ, "AWS_DEFAULT_REGION": "us-west-2", "AWS_EC2_METADATA_DISABLED": "true"}
     log = cwd / "log.txt"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     with log.open("wb") as out:
         proc = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, env=env)
@@ -66,9 +80,11 @@ def measure(command: list[str], cwd: Path) -> tuple[float, int]:
             time.sleep(0.05)
         proc.wait()
     wall = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if proc.returncode:
         sys.exit(f"{' '.join(command)} ended with {proc.returncode}:\n{log.read_text()[-3000:]}")
-    return wall, peak
+    return Figures(wall, cpu, peak / 2**30)
 
 
 def prepare(folder: Path, plugin_config: dict) -> tuple[Path, Path, str]:
@@ -84,6 +100,21 @@ def prepare(folder: Path, plugin_config: dict) -> tuple[Path, Path, str]:
     config.write_text(yaml.safe_dump({**CONFIG, "plugin_config": plugin_config}))
     x, y = archive.tiles[0]
     return db, config, f"{archive.year}--P1Y/{x}/{y}"
+
+
+def report(runs: dict[str, list[Figures]], threads: int) -> None:
+    """Print medians and the ratios of the runs made in turn."""
+    count = len(next(iter(runs.values())))
+    print(f"One tile, 800x800 pixels, 32 scenes, 8 bands, {threads} threads; {count} runs in turn")
+    print("| program, medians | wall | CPU | peak memory |\n|---|---|---|---|")
+    for name, figures in runs.items():
+        wall, cpu, memory = (statistics.median(column) for column in zip(*figures, strict=True))
+        print(f"| {name} | {wall:.1f} s | {cpu:.1f} s | {memory:.2f} GiB |")
+    cells = []
+    for k in range(3):
+        ratios = [a[k] / b[k] for a, b in zip(*runs.values(), strict=True)]
+        cells.append(f"{min(ratios):.1f} **{statistics.median(ratios):.1f}** {max(ratios):.1f}")
+    print(f"| times less: min, median, max | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -103,28 +134,16 @@ def main() -> None:
             "odc-stats": [str(peer), "run"],
             "odc-stats-gpu": [sys.executable, "-m", "odc_stats_gpu", "run"],
         }
-        walls: dict[str, list[float]] = {name: [] for name in commands}
-        peaks: dict[str, list[int]] = {name: [] for name in commands}
+        runs: dict[str, list[Figures]] = {name: [] for name in commands}
         for turn in range(args.runs + 1):  # the first turn warms caches and is not counted
             for name, command in commands.items():
                 out = folder / f"out-{name}"
                 shutil.rmtree(out, ignore_errors=True)
                 options = [str(db), tile, "--config", str(config), "--threads", str(args.threads)]
-                wall, peak = measure([*command, *options, "--location", out.as_uri()], folder)
+                figures = measure([*command, *options, "--location", out.as_uri()], folder)
                 if turn:
-                    walls[name].append(wall)
-                    peaks[name].append(peak)
-        ratios = [a / b for a, b in zip(*walls.values(), strict=True)]
-        memory = [a / b for a, b in zip(*peaks.values(), strict=True)]
-        print(f"One tile, 800x800 pixels, 32 scenes, 8 bands, {args.threads} threads, "
-              f"{args.runs} runs each in turn")  # fmt: skip
-        print("| program | wall, median | peak memory, median |\n|---|---|---|")
-        for name in commands:
-            gib = statistics.median(peaks[name]) / 2**30
-            print(f"| {name} | {statistics.median(walls[name]):.1f} s | {gib:.2f} GiB |")
-        print(f"| ratio (min, median, max) | {min(ratios):.1f} {statistics.median(ratios):.1f} "
-              f"{max(ratios):.1f} | {min(memory):.2f} {statistics.median(memory):.2f} "
-              f"{max(memory):.2f} |")  # fmt: skip
+                    runs[name].append(figures)
+        report(runs, args.threads)
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)
