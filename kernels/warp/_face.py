@@ -9,8 +9,8 @@ from odc_stats_gpu.kernels.warp._arguments import Resampling
 from odc_stats_gpu.kernels.warp._lattice import Lattice
 
 _ROOM = "odc_stats_gpu.kernels.warp"
-register("warp", cpu=f"{_ROOM}.cpu:warp")
-register("nearest_onto", cpu=f"{_ROOM}.cpu:nearest_onto")
+register("warp", cpu=f"{_ROOM}.cpu:warp", cuda=f"{_ROOM}.cuda:warp")
+register("nearest_onto", cpu=f"{_ROOM}.cpu:nearest_onto", cuda=f"{_ROOM}.cuda:nearest_onto")
 
 
 def warp(

@@ -73,13 +73,13 @@ class Cost:
         return min(by_registers, by_shared, most // threads) * threads
 
 
-def compile_ptx(function, signature, cc, **options) -> str:
+def compile_ptx(function, signature, cc, *, fastmath=True, **options) -> str:
     """PTX of a kernel function for one target."""
     from numba import cuda
 
     offline(cc)
     ptx, _ = cuda.compile(
-        function, signature, device=False, abi="numba", cc=cc, fastmath=True, **options
+        function, signature, device=False, abi="numba", cc=cc, fastmath=fastmath, **options
     )
     return ptx
 
