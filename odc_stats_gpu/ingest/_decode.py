@@ -22,6 +22,17 @@ _DECODERS: dict[str, Any] = {
 _scratch = threading.local()
 
 
+def byte_ranges(header: TiffHeader, layer: int, window: Window) -> list[tuple[int, int]]:
+    """(offset, length) of every block that `read_window` will fetch."""
+    rows, cols = header.block
+    found = (
+        header.block_index(layer - 1, i, j)
+        for i in range(window.r0 // rows, -(-window.r1 // rows))
+        for j in range(window.c0 // cols, -(-window.c1 // cols))
+    )
+    return [(int(header.offsets[k]), int(header.counts[k])) for k in found if header.counts[k]]
+
+
 def read_window(
     header: TiffHeader, fetch: Fetch, layer: int, window: Window, check: Callable[[], None]
 ) -> npt.NDArray[Any]:

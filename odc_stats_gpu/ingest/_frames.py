@@ -159,5 +159,6 @@ def _codes(transformer: pyproj.Transformer) -> set[str]:
     for step in (transformer, *(transformer.operations or ())):
         entry = step.to_json_dict().get("id")
         if entry:
-            found.add(f"{entry['authority']}:{entry['code']}".upper())
+            authority = str(entry["authority"]).removeprefix("INVERSE(").removesuffix(")")
+            found.add(f"{authority}:{entry['code']}".upper())
     return found

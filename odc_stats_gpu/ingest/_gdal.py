@@ -1,4 +1,4 @@
-"""Everything the own reader leaves to GDAL: network addresses, odd codecs, other formats."""
+"""Everything the own reader leaves to GDAL: odd codecs, other formats, /vsi addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 import numpy.typing as npt
 import rasterio
@@ -17,14 +17,31 @@ import rasterio.windows
 import tenacity
 
 from odc_stats_gpu.errors import DataError
+from odc_stats_gpu.ingest._sources import local_path
 from odc_stats_gpu.ingest._window import Window
 
 _ATTEMPTS = 5
+_MAX_WAIT = 10.0
+"""Seconds between two attempts, at most."""
+_MAX_IDLE = 128
+_ABSENT = ("code: 404", "key does not exist", "bucket does not exist", "no such file")
+_FORBIDDEN = ("code: 401", "code: 403", "access denied", "access key", "credentials", "forbidden")
+_MAX_WAIT = 10.0
+"""Seconds between two attempts, at most."""
 _MAX_IDLE = 128
 _PERMANENT = (
     "404", "403", "401", "not found", "does not exist", "access denied", "accessdenied",
     "no such file", "nosuchkey", "not recognized", "permission denied", "invalidaccesskey",
 )  # fmt: skip
+_OPTIONS: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": False,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "GDAL_HTTP_CONNECTTIMEOUT": 20,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+}
 _lock = threading.Lock()
 _idle: OrderedDict[tuple[str, int], Any] = OrderedDict()
 _serial = 0
@@ -32,14 +49,12 @@ _serial = 0
 
 def gdal_path(uri: str) -> str:
     """The address as GDAL writes it: local path or /vsi..."""
-    parsed = urlparse(uri)
-    if parsed.scheme == "file":
-        return unquote(parsed.path)
-    if parsed.scheme == "s3":
-        return f"/vsis3/{parsed.netloc}{parsed.path}"
-    if parsed.scheme in ("http", "https"):
-        return f"/vsicurl/{uri}"
-    return uri
+    path = local_path(uri)
+    if path is not None:
+        return path
+    if uri.startswith("s3://"):
+        return f"/vsis3/{uri.removeprefix('s3://')}"
+    return f"/vsicurl/{uri}" if uri.startswith(("http://", "https://")) else uri
 
 
 def is_remote(uri: str) -> bool:
@@ -48,16 +63,11 @@ def is_remote(uri: str) -> bool:
 
 
 def gdal_options() -> dict[str, Any]:
-    """Options of every read: one listing less per file, retries, and the usual AWS variables."""
-    options: dict[str, Any] = {
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_HTTP_MAX_RETRY": 3,
-        "GDAL_HTTP_RETRY_DELAY": 0.5,
-        "GDAL_HTTP_CONNECTTIMEOUT": 20,
-        "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
-        "GDAL_HTTP_LOW_SPEED_TIME": 60,
-        "GDAL_PAM_ENABLED": False,
-    }
+    """Options of every read: no listing per file, retries, the usual AWS variables.
+
+    Variables of the environment with these names win.
+    """
+    options = {k: v for k, v in _OPTIONS.items() if k not in os.environ}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint and "AWS_S3_ENDPOINT" not in os.environ:
         parsed = urlparse(endpoint)
@@ -113,10 +123,11 @@ class GdalFile:
     def _retried(self, attempt: Any) -> Any:
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS if is_remote(self._uri) else 1),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=_MAX_WAIT),
             retry=tenacity.retry_if_exception(_is_transient),
             reraise=True,
         )
+
         try:
             return tries(attempt)
         except rasterio.errors.RasterioError as exc:
@@ -127,15 +138,15 @@ class GdalFile:
 def _is_transient(exc: BaseException) -> bool:
     text = f"{exc} {exc.__cause__ or ''}".lower()
     return isinstance(exc, rasterio.errors.RasterioError) and not any(
-        word in text for word in _PERMANENT
+        word in text for word in _ABSENT + _FORBIDDEN
     )
 
 
 def _remedy(cause: str) -> str:
     low = cause.lower()
-    if any(w in low for w in ("403", "401", "denied", "accesskey")):
+    if any(word in low for word in _FORBIDDEN):
         return "check credentials, AWS_NO_SIGN_REQUEST and the requester's rights"
-    if any(w in low for w in ("404", "no such file", "does not exist", "not found", "nosuchkey")):
+    if any(word in low for word in _ABSENT):
         return "restore the file or save the tasks again without that dataset"
     return "restore the file from the archive"
 

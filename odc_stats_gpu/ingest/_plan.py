@@ -178,7 +178,7 @@ class TilePlan:
         window = self.reading(scene, block)
         if window is None:
             return 0
-        pixels = window.clip(scene.planes[0].extent).size
+        pixels = min(window.size, scene.planes[0].extent.size)
         read = sum(b.dtype.itemsize for b in scene.bands)
         made = len(self.stack_bands) * self.stack_dtype.itemsize
         return pixels * (read + 2 * made + 12)
@@ -192,7 +192,7 @@ class TilePlan:
 
     def describe(self) -> Mapping[str, int]:
         """Counts for a dry run: datasets, days, slots, files to open, native bytes to decode."""
-        pixels = 0
+        pixels = 0.0
         for scene in self.scenes:
             window = self.reading(scene, self.whole)
             if window is not None:
@@ -262,7 +262,7 @@ def _spec(task: Task, plugin: Plugin, dataset: Dataset) -> tuple[Product, InputS
             f"known: {', '.join(sorted(task.products)) or 'none'}; save the tasks again",
         )
     spec = plugin.inputs(product)
-    check_resampling(spec.resampling)
+    check_resampling(spec)
     return product, spec, resolve_bands(product, spec)
 
 

@@ -15,7 +15,7 @@ from odc_stats_gpu import kernels
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.ingest._frames import GDAL_TAPS, TAPS, Frame
 from odc_stats_gpu.ingest._window import Window, moved
-from odc_stats_gpu.model import Block
+from odc_stats_gpu.model import Block, InputSpec
 
 KERNELS = ("nearest", "bilinear", "cubic", "average")
 _GDAL_TOLERANCE = 1e-9
@@ -25,8 +25,14 @@ GDAL = (
 )  # fmt: skip
 
 
-def check_resampling(name: str) -> None:
-    """Raise ConfigError for a name that nobody knows."""
+def check_resampling(spec: InputSpec) -> None:
+    """Raise ConfigError for a resampling that nobody knows or that can't do what else is asked."""
+    name = spec.resampling
+    if name in GDAL and (spec.transform_code or spec.area_of_interest):
+        raise ConfigError(
+            f"resampling {name!r} can't use a PROJ operation of your choice",
+            f"take one of {', '.join(KERNELS)}, or leave transform_code and area_of_interest out",
+        )
     if name not in KERNELS + GDAL:
         raise ConfigError(
             f"no resampling {name!r}", f"known: {', '.join(KERNELS)}; by GDAL {', '.join(GDAL)}"

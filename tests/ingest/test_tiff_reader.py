@@ -203,6 +203,15 @@ def test_a_document_that_lies_is_found_out(tmp_path):
         BandReader(uri, 2, Grid(SHAPE, T), CRS)
 
 
+@pytest.mark.parametrize("name", ["with space.tif", "50%.tif", "a%20b.tif", "x#1?.tif"])
+def test_odd_names_are_read_as_written_or_escaped(tmp_path, name):
+    pixels = content("int16")
+    write(tmp_path / name, pixels, **TILED)
+    for uri in (f"file://{tmp_path}/{name}", (tmp_path / name).as_uri(), str(tmp_path / name)):
+        _, got = read(uri)
+        np.testing.assert_array_equal(got, pixels[0])
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no such file: file://.*/b\.tif"):
         read(f"file://{tmp_path}/b.tif")
