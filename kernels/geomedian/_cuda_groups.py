@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType
 
 from numba import cuda
 
-from odc_stats_gpu.kernels._cuda import FULL, device
+from odc_stats_gpu.kernels._cuda import FULL, device, toolbox
 
 
-def groups(lanes: int) -> SimpleNamespace:
+def groups(lanes: int) -> ModuleType:
     """Return device functions over groups of `lanes` neighbours, a power of two up to 32.
 
     All lanes of a warp call them together. Sums are butterflies, so that all lanes of a group hold
@@ -17,6 +17,7 @@ def groups(lanes: int) -> SimpleNamespace:
     """
     steps = lanes.bit_length() - 1
     below_me = lanes - 1
+    MASK = (1 << lanes) - 1
 
     if lanes == 1:
 
@@ -40,9 +41,13 @@ def groups(lanes: int) -> SimpleNamespace:
         def meet():  # type: ignore[no-untyped-def]
             pass
 
-        return SimpleNamespace(
+        @device
+        def settle(lane):  # type: ignore[no-untyped-def]
+            cuda.threadfence_block()
+
+        return toolbox(
             total=total, least=total, most=total, nearest=nearest, anyone=anyone, place=place,
-            meet=meet,
+            meet=meet, settle=settle,
         )  # fmt: skip
 
     @device
@@ -84,19 +89,24 @@ def groups(lanes: int) -> SimpleNamespace:
     def place(valid, lane):  # type: ignore[no-untyped-def]
         votes = cuda.ballot_sync(FULL, valid) >> (lane & ~below_me)
         if lanes < 32:
-            votes &= (1 << lanes) - 1
+            votes &= MASK
         return cuda.popc(votes & ((1 << (lane & below_me)) - 1)), cuda.popc(votes)
 
     @device
     def meet():  # type: ignore[no-untyped-def]
         cuda.syncwarp()
 
-    return SimpleNamespace(
+    @device
+    def settle(lane):  # type: ignore[no-untyped-def]
+        cuda.syncwarp(MASK << (lane & ~below_me))
+
+    return toolbox(
         total=total,  # the sum over the group
         least=least,
         most=most,
         nearest=nearest,  # (distance, copies, place): the least, how often, the first place
         anyone=anyone,  # whether the condition holds in any lane of the warp
         place=place,  # (valid, lane): valid ones of the group before this lane; and in all
-        meet=meet,  # what was written before is seen after
+        meet=meet,  # what any lane of the warp wrote before, all see after
+        settle=settle,  # (lane): the same in a group, also where others are elsewhere
     )

@@ -6,17 +6,26 @@ like integers. Medians are found by bisection on those integers: exact, and inde
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 from numba import cuda, float32
 
-from odc_stats_gpu.kernels._cuda import bits_of, device, float_of, rsqrt
+from odc_stats_gpu.kernels._cuda import (
+    bits_of,
+    device,
+    float_of,
+    peek,
+    poke,
+    poke_float,
+    rsqrt,
+    toolbox,
+)
 from odc_stats_gpu.kernels.geomedian._cuda_groups import groups
 from odc_stats_gpu.kernels.geomedian._cuda_samples import samples
 
 
-def mads(P: int, lanes: int, kind: str) -> SimpleNamespace:
+def mads(P: int, lanes: int, kind: str) -> ModuleType:
     """Return device functions over a lane's observations at words[first:end:stride]."""
     G, S = groups(lanes), samples(P, kind)
     STRIDE = S.stride
@@ -71,53 +80,53 @@ def mads(P: int, lanes: int, kind: str) -> SimpleNamespace:
                 ratio = bits_of(apart / beside)
             elif apart <= ZERO:
                 ratio = MISSING
-            words[at] = bits_of(dd)
-            words[at + 1] = angle
-            words[at + 2] = ratio
-            at += STRIDE
+            poke_float(words, at, 0, dd)
+            poke(words, at, 1, angle)
+            poke(words, at, 2, ratio)
+            at = np.int32(at + STRIDE)
 
     @device
     def middle(words, first, end):  # type: ignore[no-untyped-def]
         """Return the two middle keys (one twice where the number is odd) and how many there are."""
-        low, high, n = MISSING, LEAST, 0
+        low, high, n = MISSING, LEAST, NONE
         at = first
         while at < end:
-            key = words[at]
+            key = peek(words, at, 0)
             low = min(low, key)
             if key < MISSING:
                 high = max(high, key)
-                n += 1
-            at += STRIDE
+                n = np.int32(n + 1)
+            at = np.int32(at + STRIDE)
         low, high, n = G.least(low), G.most(high), G.total(n)
         if n == 0:
             low, high = NONE, NONE
         need = (n + 1) // 2
         while G.anyone(low < high):
-            cut = (low >> ODD) + (high >> ODD) + (low & high & ODD)
-            below = 0
+            cut = np.int32((low >> ODD) + (high >> ODD) + (low & high & ODD))
+            below = NONE
             at = first
             while at < end:
-                if words[at] <= cut:
-                    below += 1
-                at += STRIDE
+                if peek(words, at, 0) <= cut:
+                    below = np.int32(below + 1)
+                at = np.int32(at + STRIDE)
             below = G.total(below)
             if low < high:
                 if below < need:
-                    low = cut + ODD
+                    low = np.int32(cut + ODD)
                 else:
                     high = cut
                     if below == need:
                         low = cut
-        below, lower, upper = 0, LEAST, MISSING
+        below, lower, upper = NONE, LEAST, MISSING
         at = first
         while at < end:
-            key = words[at]
+            key = peek(words, at, 0)
             if key <= high:
-                below += 1
+                below = np.int32(below + 1)
                 lower = max(lower, key)
             else:
                 upper = min(upper, key)
-            at += STRIDE
+            at = np.int32(at + STRIDE)
         below, lower, upper = G.total(below), G.most(lower), G.least(upper)
         if below >= n // 2 + 1:
             upper = lower
@@ -145,9 +154,9 @@ def mads(P: int, lanes: int, kind: str) -> SimpleNamespace:
         """Return the medians of what `distances` left; NaN where there is none."""
         lower, upper, n = middle(words, first, end)
         spread = mid_value(root(lower), root(upper), n)
-        lower, upper, n = middle(words, first + 1, end)
+        lower, upper, n = middle(words, np.int32(first + 1), end)
         angle = mid_value(lower, upper, n)
-        lower, upper, n = middle(words, first + 2, end)
+        lower, upper, n = middle(words, np.int32(first + 2), end)
         return spread, angle, mid_value(lower, upper, n)
 
     @device
@@ -162,12 +171,10 @@ def mads(P: int, lanes: int, kind: str) -> SimpleNamespace:
         at = first
         while at < end:
             S.unpack(words, at, x)
-            words[at + 1] = ordered(bits_of(x[0]))
-            at += STRIDE
-        lower, upper, n = middle(words, first + 1, end)
+            poke(words, at, 1, ordered(bits_of(x[0])))
+            at = np.int32(at + STRIDE)
+        lower, upper, n = middle(words, np.int32(first + 1), end)
         a, b = float_of(ordered(lower)), float_of(ordered(upper))
         return a if lower == upper else HALF * (a + b)
 
-    return SimpleNamespace(
-        distances=distances, medians=medians, ordinary_median=ordinary_median if P == 1 else None
-    )
+    return toolbox(distances=distances, medians=medians, ordinary_median=ordinary_median)

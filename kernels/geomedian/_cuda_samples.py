@@ -1,79 +1,84 @@
 """A pixel's valid observations on chip: tested, compacted, packed into words, unpacked in registers.
 
 Observation number `slot` of a pixel belongs to lane `slot % lanes` of the pixel's group, as its
-number `slot // lanes`. A lane's observation is `words` consecutive 32-bit words, an odd number, so
-that 32 lanes touch 32 banks; the next one is 32 * words further. 16-bit bands sit two in a word;
-float32 bands are taken as their bits throughout, since comparisons with NaN mean little in fastmath.
+number `slot // lanes`. A lane's observation is a few consecutive 32-bit words, an odd number, so
+that 32 lanes touch 32 banks; its next one is 32 times as many further. 16-bit bands sit two in a
+word; float32 bands are taken as their bits, since comparisons with NaN mean little in fastmath.
 """
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 
-from odc_stats_gpu.kernels._cuda import WARP, chained, device, every, float_of
+from odc_stats_gpu.kernels._cuda import (
+    WARP,
+    device,
+    fixed,
+    float_of,
+    peek,
+    peek_float,
+    pixel_of,
+    poke,
+    toolbox,
+)
+from odc_stats_gpu.kernels.geomedian._cuda_plan import words_per_observation
 
-KINDS = ("int16", "uint16", "float32")
+__all__ = ["samples"]
 
 
-def words_per_observation(P: int, kind: str) -> int:
-    """32-bit words of a lane's observation: room for the bands or for three distances, odd."""
-    return max(3, P if kind == "float32" else -(-P // 2)) | 1
-
-
-def samples(P: int, kind: str) -> SimpleNamespace:
+def samples(P: int, kind: str) -> ModuleType:
     """Return device functions that move one observation of P bands."""
     MAGNITUDE = np.int32(0x7FFFFFFF)
     INFINITY = np.int32(0x7F800000)
     HALF = np.int32(0xFFFF)
-    per_word = 1 if kind == "float32" else 2
-    stride = WARP * words_per_observation(P, kind)
 
-    def read(b):  # type: ignore[no-untyped-def]
-        def read_band(stack, t, i, j, missing, value):  # type: ignore[no-untyped-def]
-            v = np.int32(stack[b, t, i, j])
-            value[b] = v
+    @device
+    def read(stack, t, i, j, missing, value):  # type: ignore[no-untyped-def]
+        """Put the bands at date t of pixel (i, j) into `value`; return whether all are valid."""
+        for b in range(P):
+            value[b] = pixel_of(stack, b, t, i, j)
+        valid = True
+        for b in fixed(P):
+            v = value[b]
             if kind == "float32":
                 magnitude = v & MAGNITUDE
                 if magnitude == 0:
                     v = magnitude  # -0 is missing where 0 is
-                return (magnitude < INFINITY) & (v != missing[b])
-            return v != missing[b]
+                valid = valid & (magnitude < INFINITY)
+            valid = valid & (v != missing[b])
+        return valid
 
-        return read_band
+    @device
+    def pack(value, words, at):  # type: ignore[no-untyped-def]
+        """Write an observation to words[at:]."""
+        if kind == "float32":
+            for b in range(P):
+                poke(words, at, b, value[b])
+        else:
+            for k in range(P // 2):
+                poke(words, at, k, (value[2 * k] & HALF) | (value[2 * k + 1] << 16))
+            if P % 2 == 1:
+                poke(words, at, P // 2, value[P - 1])
 
-    def pack(k):  # type: ignore[no-untyped-def]
-        def pack_word(value, words, at):  # type: ignore[no-untyped-def]
-            if per_word == 1:
-                words[at + k] = value[k]
-            elif 2 * k + 1 < P:
-                words[at + k] = (value[2 * k] & HALF) | (value[2 * k + 1] << 16)
-            else:
-                words[at + k] = value[2 * k] & HALF
+    @device
+    def unpack(words, at, x):  # type: ignore[no-untyped-def]
+        """Read the observation at words[at:] as float32."""
+        if kind == "float32":
+            for b in range(P):
+                x[b] = peek_float(words, at, b)
+        else:
+            for b in fixed(P):
+                if b % 2 == 0:
+                    word = peek(words, at, b // 2)
+                else:
+                    word = word >> 16
+                if kind == "int16":
+                    x[b] = np.float32(np.int16(word))
+                else:
+                    x[b] = np.float32(np.uint16(word))
 
-        return pack_word
-
-    def unpack(k):  # type: ignore[no-untyped-def]
-        def unpack_word(words, at, x):  # type: ignore[no-untyped-def]
-            word = words[at + k]
-            if kind == "float32":
-                x[k] = float_of(word)
-            elif kind == "int16":
-                x[2 * k] = np.float32(np.int16(word))
-                if 2 * k + 1 < P:
-                    x[2 * k + 1] = np.float32(np.int16(word >> 16))
-            else:
-                x[2 * k] = np.float32(np.uint16(word))
-                if 2 * k + 1 < P:
-                    x[2 * k + 1] = np.float32(np.uint16(word >> 16))
-
-        return unpack_word
-
-    used = -(-P // per_word)
-    return SimpleNamespace(
-        read=every(read, P),  # (stack, t, i, j, missing, value): value = bands; are all valid?
-        pack=chained(pack, used),  # (value, words, at)
-        unpack=chained(unpack, used),  # (words, at, x): x = float32 bands
-        stride=stride,
+    return toolbox(
+        read=read, pack=pack, unpack=unpack, stride=WARP * words_per_observation(P, kind)
     )

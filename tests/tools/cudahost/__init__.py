@@ -108,7 +108,7 @@ class HostKernel:
         )  # fmt: skip
         message = lib.ch_message().decode()
         if rc:
-            raise RuntimeError(message)
+            raise RuntimeError(message or f"launch failed: {rc}")
         return message
 
 
@@ -132,7 +132,11 @@ def _dim3(size):
 
 
 def _unpack(kind, value):
-    """An argument as the kernel receives it: an array is seven fields and more."""
+    """An argument as the kernel receives it: an array is seven fields and more, a tuple its items."""
+    if isinstance(kind, types.BaseTuple):
+        for item_kind, item in zip(kind, value, strict=True):
+            yield from _unpack(item_kind, item)
+        return
     if not isinstance(kind, types.Array):
         scalar = numpy_support.as_dtype(kind).type(value)
         yield np.ctypeslib.as_ctypes_type(scalar.dtype)(scalar.item())

@@ -22,8 +22,6 @@ _BARRIERS = {
 _FENCES = ("ch.nvvm.membar.cta", "ch.nvvm.membar.gl", "ch.nvvm.membar.sys")
 _WAITS = ("@ch_barrier", "@ch_warp_sync", "ch.nvvm.shfl", "ch.nvvm.vote")
 _BYTES = {"float": 4, "double": 8, "i8": 1, "i16": 2, "i32": 4, "i64": 8}
-_DYNAMIC = 1 << 18  # room for an array of dynamic shared memory
-
 _PAIR = """
   %l = trunc i64 %r to i32
   %h = lshr i64 %r, 32
@@ -99,11 +97,12 @@ def _rewrite(text: str) -> str:
         text = text.replace(f'@"{name}"', f"@{function}")
     text = re.sub(r"^target (triple|datalayout).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r'^@"llvm\.used".*$', "", text, flags=re.MULTILINE)
-    text = re.sub(
-        r"external addrspace\(3\) global \[0 x (\S+?)\]",
-        rf"internal global [{_DYNAMIC} x \1] zeroinitializer",
-        text,
-    )
+    dynamic = r"^(@\S+) = external addrspace\(3\) global \[0 x \S+?\].*$"
+    for name in re.findall(dynamic, text, re.MULTILINE):  # all of them are one piece of memory
+        text = re.sub(rf"^{re.escape(name)} = .*$", "", text, flags=re.MULTILINE)
+        text = re.sub(rf'{re.escape(name)}(?![\w."])', "@ch_shared_memory", text)
+        if "@ch_shared_memory =" not in text:
+            text += "\n@ch_shared_memory = external global [0 x i8], align 16\n"
     text = re.sub(r" ?addrspace\(\d\)", "", text).replace("addrspacecast", "bitcast")
     return re.sub(r"^!nvvm.*$", "", text, flags=re.MULTILINE)
 
@@ -135,19 +134,19 @@ def _poison(ir: str) -> tuple[str, int]:
         r"(?:undef|zeroinitializer|poison), .*;?"
     )
     arrays = [
-        (name, int(n) * _BYTES[t], int(n) == _DYNAMIC)
+        (name, int(n) * _BYTES[t])
         for name, _, n, t in re.findall(pattern, ir, re.MULTILINE)
         if "smem" in name
     ]
     fills = "".join(
         f"  call void @llvm.memset.p0.i64(ptr {name}, i8 -1, i64 {size}, i1 false)\n"
-        for name, size, _ in arrays
+        for name, size in arrays
     )
     text = (
         f"define void @ch_poison() {{\n{fills}  ret void\n}}\n"
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)\n"
     )
-    return text, sum(size for _, size, dynamic in arrays if not dynamic)
+    return text, sum(size for _, size in arrays)
 
 
 def _arguments(text: str) -> list[str]:

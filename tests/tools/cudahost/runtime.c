@@ -16,6 +16,7 @@
 
 #define STACK_BYTES (256 << 10)
 #define SHARED_BYTES (256 << 10)
+#define GUARD_BYTES 4096
 #define MAX_THREADS 1024
 #define WARP 32
 
@@ -44,7 +45,7 @@ static int fiber_count, block_dim[3], grid_dim[3], block_index[3];
 static ucontext_t scheduler;
 static void (*kernel)(void **);
 static void **arguments;
-static char shared[SHARED_BYTES];
+char ch_shared_memory[SHARED_BYTES + GUARD_BYTES] __attribute__((aligned(64)));
 static long shared_size, switches, warnings;
 static char message[256];
 
@@ -78,7 +79,6 @@ int ch_nctaid_z(void) { return grid_dim[2]; }
 int ch_laneid(void) { return (int)(current - fibers) % WARP; }
 int ch_warpsize(void) { return WARP; }
 int ch_shared_size(void) { return (int)shared_size; }
-void *ch_shared(void) { return shared; }
 
 /* barriers and warp operations */
 static int barrier(enum barrier mode, int predicate)
@@ -268,6 +268,18 @@ static void start_block(int with_fibers)
     }
 }
 
+/* Whether the block wrote behind its dynamic shared memory. */
+static int check_guard(void)
+{
+    for (int i = 0; i < GUARD_BYTES; i++)
+        if (ch_shared_memory[shared_size + i] != (char)0xFF) {
+            snprintf(message, sizeof message, "block (%d,%d,%d) wrote %d bytes behind its shared memory",
+                     block_index[0], block_index[1], block_index[2], i);
+            return -3;
+        }
+    return 0;
+}
+
 const char *ch_message(void) { return message; }
 long ch_switches(void) { return switches; }
 long ch_warnings(void) { return warnings; }
@@ -298,9 +310,10 @@ int ch_launch(void (*function)(void **), void **args, const int *grid, const int
         for (b[1] = 0; b[1] < grid[1] && !rc; b[1]++)
             for (b[0] = 0; b[0] < grid[0] && !rc; b[0]++) {
                 poison(); /* shared memory holds NaNs and -1 until the block writes it */
-                memset(shared, 0xFF, dynamic_shared);
+                memset(ch_shared_memory, 0xFF, dynamic_shared + GUARD_BYTES);
                 start_block(with_fibers);
                 if (with_fibers) rc = run_block();
+                if (!rc) rc = check_guard();
             }
     if (with_fibers)
         for (int i = 0; i < fiber_count; i++) munmap(fibers[i].stack, STACK_BYTES);

@@ -1,0 +1,129 @@
+"""How a stack is laid out on a CUDA device: lanes per pixel, shared memory, blocks. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WARP = 32
+WANTED_WARPS = 8
+"""resident warps of a multiprocessor, two per scheduler, that hide the latency of a pass"""
+LEAST_WARPS = 4
+"""resident warps below which observations are kept in device memory instead"""
+BLOCK_BYTES = 48 << 10
+"""shared memory that any block may ask for"""
+BLOCK_RESERVE = 1 << 10
+"""shared memory that the driver takes for itself per block"""
+BLOCK_WARPS = 4
+SCRATCH_BYTES = 256 << 20
+"""device memory for observations that fit on no chip"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiprocessors:
+    """What the plan needs to know of a device."""
+
+    count: int
+    shared_bytes: int
+    """shared memory of one"""
+    blocks: int
+    """resident blocks of one"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to launch the kernel."""
+
+    lanes: int
+    """per pixel"""
+    on_chip: bool
+    """whether a pixel's observations stay in shared memory"""
+    warps: int
+    """per block"""
+    grid: int
+    shared_bytes: int
+    """dynamic shared memory per block"""
+    scratch_words: int
+    """int32 words of device memory"""
+
+    @property
+    def threads(self) -> int:
+        """Per block."""
+        return self.warps * WARP
+
+
+def words_per_observation(P: int, kind: str) -> int:
+    """32-bit words of a lane's observation: room for the bands or for three distances, odd."""
+    return max(3, P if kind == "float32" else -(-P // 2)) | 1
+
+
+def numbers_per_pixel(P: int) -> int:
+    """float32 numbers of a pixel that stay in shared memory: Hessian and five vectors."""
+    return P * (P + 1) // 2 + 5 * P
+
+
+def words_per_warp(P: int, kind: str, dates: int, lanes: int) -> int:
+    """32-bit words that hold the observations of a warp's pixels."""
+    return -(-dates // lanes) * WARP * words_per_observation(P, kind)
+
+
+def bytes_per_warp(P: int, kind: str, dates: int, lanes: int) -> int:
+    """Shared memory of a warp whose observations are on chip."""
+    numbers = numbers_per_pixel(P) * (WARP // lanes)
+    return 4 * (words_per_warp(P, kind, dates, lanes) + numbers)
+
+
+def plan(
+    P: int, kind: str, dates: int, pixels: int, device: Multiprocessors, lanes: int | None = None
+) -> Plan:
+    """Choose lanes and blocks for `dates` dates of P bands of `kind`; `lanes` overrides the choice.
+
+    More lanes per pixel need less memory per warp, but repeat the algebra of a pixel and add the sums
+    of its lanes up: the fewest are taken that keep WANTED_WARPS warps resident.
+    """
+    choices = (lanes,) if lanes else (1, 2, 4, 8, 16, 32)
+    for count in choices:
+        size = bytes_per_warp(P, kind, dates, count)
+        warps, resident = _block(size, device)
+        if resident >= WANTED_WARPS or (count == choices[-1] and resident >= LEAST_WARPS):
+            per_block = warps * WARP // count
+            return Plan(
+                lanes=count,
+                on_chip=True,
+                warps=warps,
+                grid=max(1, -(-pixels // per_block)),
+                shared_bytes=warps * size,
+                scratch_words=0,
+            )
+    return off_chip(P, kind, dates, pixels, device, choices[-1])
+
+
+def off_chip(
+    P: int, kind: str, dates: int, pixels: int, device: Multiprocessors, lanes: int
+) -> Plan:
+    """Plan with the observations in device memory, read again through the caches."""
+    block_words = BLOCK_WARPS * words_per_warp(P, kind, dates, lanes)
+    grid = min(
+        -(-pixels // (BLOCK_WARPS * WARP // lanes)),
+        device.count * WANTED_WARPS // BLOCK_WARPS,
+        max(1, SCRATCH_BYTES // 4 // max(1, block_words)),
+    )
+    return Plan(
+        lanes=lanes,
+        on_chip=False,
+        warps=BLOCK_WARPS,
+        grid=max(1, grid),
+        shared_bytes=4 * BLOCK_WARPS * numbers_per_pixel(P) * (WARP // lanes),
+        scratch_words=max(1, grid) * block_words,
+    )
+
+
+def _block(warp_bytes: int, device: Multiprocessors) -> tuple[int, int]:
+    """Warps per block, and warps per multiprocessor, that shared memory allows."""
+    best = (1, 0)
+    for warps in (1, 2, BLOCK_WARPS):
+        size = warps * warp_bytes
+        if size <= BLOCK_BYTES:
+            blocks = min(device.shared_bytes // (size + BLOCK_RESERVE), device.blocks)
+            if blocks * warps >= best[1]:
+                best = (warps, blocks * warps)
+    return best
