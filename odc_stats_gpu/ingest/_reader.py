@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from affine import Affine
 
 from odc_stats_gpu.errors import DataError
 from odc_stats_gpu.ingest._decode import byte_ranges, read_window
-from odc_stats_gpu.ingest._gdal import GdalFile, close_gdal_files
 from odc_stats_gpu.ingest._ranges import Remote
 from odc_stats_gpu.ingest._sources import (
     LocalFile,
@@ -30,6 +30,9 @@ from odc_stats_gpu.ingest._verify import verify
 from odc_stats_gpu.ingest._window import Window
 from odc_stats_gpu.model import Grid
 from odc_stats_gpu.telemetry import stage
+
+if TYPE_CHECKING:
+    from odc_stats_gpu.ingest._gdal import GdalFile
 
 _MAX_FILES = 4096
 _lock = threading.Lock()
@@ -144,6 +147,8 @@ def _gdal_file(uri: str) -> GdalFile:
     with _lock:
         known = _files.get(uri)
     if known is None:
+        from odc_stats_gpu.ingest._gdal import GdalFile  # rasterio costs 0.1 s at start
+
         known = GdalFile(uri)
         with _lock:
             _files[uri] = known
@@ -156,5 +161,7 @@ def close_readers() -> None:
     """Forget headers and close files and connections; the next read opens them again."""
     with _lock:
         _files.clear()
-    close_gdal_files()
+    gdal = sys.modules.get("odc_stats_gpu.ingest._gdal")
+    if gdal is not None:
+        gdal.close_gdal_files()
     close_sources()

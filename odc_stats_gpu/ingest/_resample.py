@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
-from rasterio.vrt import WarpedVRT
 
 from odc_stats_gpu import kernels
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.ingest._frames import GDAL_TAPS, TAPS, Frame
-from odc_stats_gpu.ingest._window import Window, moved
+from odc_stats_gpu.ingest._window import Window
 from odc_stats_gpu.model import Block, InputSpec
 
 KERNELS = ("nearest", "bilinear", "cubic", "average")
-_GDAL_TOLERANCE = 1e-9
-"""Source pixels: as good as exact, blocks agree bit for bit. GDAL 3.10 makes no VRT with 0."""
 GDAL = (
     "cubic_spline", "lanczos", "mode", "max", "min", "med", "q1", "q3", "sum", "rms",
 )  # fmt: skip
@@ -69,10 +63,12 @@ def resample(
             made = kernels.warp(src, nodata, lattice, resampling, fill=_held(fill, src.dtype))
             out[...] = made
         return
+    from odc_stats_gpu.ingest._gdal_warp import gdal_warp  # rasterio costs 0.1 s at start
+
     host = src.get() if hasattr(src, "get") else np.asarray(src)
     part = geobox[block.slices]
     made = np.stack(
-        [_by_gdal(plane, frame, window, part, resampling, nodata, fill) for plane in host]
+        [gdal_warp(plane, frame, window, part, resampling, nodata, fill) for plane in host]
     ).astype(out.dtype)
     if hasattr(out, "set"):  # CuPy
         out.set(made)
@@ -83,53 +79,3 @@ def resample(
 def _held(fill: float, dtype: Any) -> float | int:
     """The fill if the type holds it."""
     return fill if np.dtype(dtype).kind != "b" else bool(fill)
-
-
-def _by_gdal(
-    plane: Any,
-    frame: Frame,
-    window: Window,
-    part: GeoBox,
-    resampling: str,
-    nodata: float | None,
-    fill: float,
-) -> Any:
-    """GDAL's exact warp of one host plane (y, x) onto the geobox of a block.
-
-    Plane by plane, because GDAL takes a pixel for missing only where all bands of a file are; and
-    through a WarpedVRT, because `rasterio.warp.reproject` of rasterio 1.4 ignores `tolerance`.
-    """
-    boolean = plane.dtype == np.bool_
-    pixels = plane.view(np.uint8) * np.uint8(128) if boolean else plane
-    profile = {
-        "driver": "GTiff",
-        "count": 1,
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "dtype": pixels.dtype,
-        "transform": moved(frame.transform, window.c0, window.r0),
-        "crs": frame.crs,
-        "nodata": nodata,
-        "bigtiff": "if_safer",
-    }
-    with rasterio.Env(GDAL_NUM_THREADS=1), MemoryFile() as memory:
-        with memory.open(**profile) as file:
-            file.write(pixels, 1)
-        with (
-            memory.open() as file,
-            WarpedVRT(
-                file,
-                crs=str(part.crs),
-                transform=part.affine,
-                height=int(part.shape[0]),
-                width=int(part.shape[1]),
-                resampling=Resampling[resampling],
-                src_nodata=nodata,
-                nodata=None if nodata is None else fill,
-                tolerance=_GDAL_TOLERANCE,
-                XSCALE=1,
-                YSCALE=1,
-            ) as warped,
-        ):
-            made = warped.read(1)
-    return made > 64 if boolean else made  # the incumbent's threshold of one half
