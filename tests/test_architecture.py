@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "fleet": {"model"},
     "cli": {"model", "tasks", "plugins", "output", "queue", "engine", "demo", "fleet"},
 }
-CUPY_ROOMS = {"engine/_device.py"}
+CUPY_ROOMS = {"engine/_device.py", "kernels/_cuda_launch.py"}
 
 
 def modules():

@@ -23,7 +23,7 @@ from odc_stats_gpu.errors import ConfigError, DataError
 from odc_stats_gpu.ingest._window import Window, apply
 from odc_stats_gpu.model import Block, Dataset, Grid, InputSpec
 
-pyproj.network.set_network_enabled(active=False)  # type: ignore[attr-defined]  # a result must not depend on the machine
+pyproj.network.set_network_enabled(active=False)  # a result must not depend on the machine
 
 _ALIGNED = 1e-6
 """Pixels by which grids of one lattice may miss each other: decimals of their documents."""
