@@ -1,4 +1,4 @@
-"""How CUDA kernels get memory and are started: CuPy's arrays and current stream, or the simulator."""
+"""How CUDA kernels get memory and are started: CuPy and its current stream, or the simulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from numba import config, cuda
 
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
@@ -77,7 +76,7 @@ class _Device:
 
 
 def memory_of(array: Any) -> Memory:
-    """The kind of memory that an array with `__cuda_array_interface__`, or a simulated one, is in."""
+    """The kind of memory of an array that has `__cuda_array_interface__` or is simulated."""
     return _Simulated() if isinstance(array, SimulatedDeviceArray) else _Device()
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from odc_stats_gpu.kernels._dispatch import implementation, register
 
-register("count_true", cpu="odc_stats_gpu.kernels.counts.cpu:count_true")
+_ROOM = "odc_stats_gpu.kernels.counts"
+register("count_true", cpu=f"{_ROOM}.cpu:count_true", cuda=f"{_ROOM}.cuda:count_true")
 
 
 def count_true(stack: Any, where: Any | None = None, *, unless: Any | None = None) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from odc_stats_gpu.kernels._dispatch import implementation, register
 
 _ROOM = "odc_stats_gpu.kernels.fuse"
-register("first_valid", cpu=f"{_ROOM}.cpu:first_valid")
-register("any_true", cpu=f"{_ROOM}.cpu:any_true")
+register("first_valid", cpu=f"{_ROOM}.cpu:first_valid", cuda=f"{_ROOM}.cuda:first_valid")
+register("any_true", cpu=f"{_ROOM}.cpu:any_true", cuda=f"{_ROOM}.cuda:any_true")
 
 
 def first_valid(stack: Any, nodata: float | Sequence[float] | None) -> Any:

@@ -10,7 +10,7 @@ from odc_stats_gpu.kernels.masks._arguments import FlagRule
 
 _ROOM = "odc_stats_gpu.kernels.masks"
 for _name in ("decode_enum", "decode_flags", "mask_where"):
-    register(_name, cpu=f"{_ROOM}.cpu:{_name}")
+    register(_name, cpu=f"{_ROOM}.cpu:{_name}", cuda=f"{_ROOM}.cuda:{_name}")
 
 
 def decode_enum(mask: Any, values: Iterable[float]) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 from odc_stats_gpu.kernels._dispatch import implementation, register
 from odc_stats_gpu.kernels.morphology._stages import margin
 
-register("clean_mask", cpu="odc_stats_gpu.kernels.morphology.cpu:clean_mask")
+_ROOM = "odc_stats_gpu.kernels.morphology"
+register("clean_mask", cpu=f"{_ROOM}.cpu:clean_mask", cuda=f"{_ROOM}.cuda:clean_mask")
 
 
 def clean_mask(mask: Any, ops: Iterable[tuple[str, float]]) -> Any:

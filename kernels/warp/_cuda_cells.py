@@ -22,7 +22,7 @@ MOST_BITS = 40
 LEAST_BITS = 30
 """What weights need."""
 REACH = 20
-"""Binary logarithm of the distance from the window, in pixels, beyond which all points are alike."""
+"""Binary logarithm of the pixels from the window beyond which all points are alike."""
 LOST = -(1 << 22)
 """Pixel of the points of a cell that has a node without coordinates."""
 TERMS = 8

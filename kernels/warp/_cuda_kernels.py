@@ -1,4 +1,4 @@
-"""The CUDA kernels of the warp: one thread per destination pixel, coordinates once for all bands."""
+"""CUDA kernels of the warp: one thread per destination pixel, coordinates once for all bands."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from odc_stats_gpu.kernels.warp._cuda_values import missing
 ZERO, UNIT = np.int64(0), np.int64(1)
 BEYOND = np.int64(3 * LOST // 4)
 """Points of lost cells lie left of this pixel, no others do."""
+NOT_WHOLE = False
+"""The weights of a box have no fixed sum."""
 
 
 @exact
@@ -43,7 +45,7 @@ def position(terms, at, v, u, guard):
 
 @exact
 def point(terms, down, along, step, guard, half, r, c):
-    """x and y of a destination pixel's centre (`half` 0) or corner.
+    """X and y of a destination pixel's centre (`half` 0) or corner.
 
     `down` and `along` are cells and pixels before the first one, of rows and of columns.
     """
@@ -168,7 +170,7 @@ def centres(arithmetic: SimpleNamespace) -> SimpleNamespace:
         src, rows, cols, out, terms, cells_y, cells_x, phase_y, phase_x, step, guard, bits, edge,
         nodata, has_nodata, fill, less, low, high,
     ):  # fmt: skip
-        """Convolve the 4 x 4 pixels around the point (Catmull-Rom); bilinear where one is missing."""
+        """Convolve 4 x 4 pixels around the point (Catmull-Rom); bilinear where one is missing."""
         c, r = cuda.grid(2)
         if r >= out.shape[1] or c >= out.shape[2]:
             return
@@ -277,7 +279,7 @@ def areas(arithmetic: SimpleNamespace) -> Any:
                     total += line_total
                     weight += line_weight
             if any_found:
-                value = mean(total, weight, False, less, nodata, has_nodata, low, high)
+                value = mean(total, weight, NOT_WHOLE, less, nodata, has_nodata, low, high)
             out[np.uint64(b), np.uint64(r), np.uint64(c)] = value
             base += rows * cols
 

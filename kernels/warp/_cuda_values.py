@@ -3,8 +3,8 @@
 `integers`, for 8- and 16-bit pixels: weights are multiples of 2^-30, sums are int64. No conversion
 of a pixel is needed, ties round as the exact value does, and the result is that of float64 but for
 one pixel in a million. `floats(np.float32)` for float32; `floats(np.float64)` for the types that
-float32 can't hold: the only kernels with doubles in them, as their pixels or the exactness of 32-bit
-integers ask for it.
+float32 can't hold: the only kernels with doubles in them, since their pixels or the exactness of
+32-bit integers ask for it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +13,12 @@ import numpy as np
 import pytest
 
 from odc_stats_gpu import kernels
-from odc_stats_gpu.kernels import reference
+from odc_stats_gpu.kernels import _dispatch, reference
+
+
+def on_cuda(operation: str) -> bool:
+    entry = _dispatch._TABLE.get(operation)
+    return entry is not None and entry.cuda is not None
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Implementation:
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         function = getattr(self.module, operation)
+        if self.name not in {"reference", "cpu"} and not on_cuda(operation):
+            pytest.skip(f"no CUDA version of {operation}")
 
         def move(value: Any) -> Any:
             return self.upload(value) if isinstance(value, np.ndarray) else value
@@ -38,9 +47,59 @@ class Implementation:
         return call
 
 
-IMPLEMENTATIONS = (Implementation("reference", reference), Implementation("cpu", kernels))
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+CUDA_HERE = SIMULATED or find_spec("numba_cuda") is not None
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda implementation: implementation.name)
-def impl(request):
+def to_simulated(array: np.ndarray) -> Any:
+    return array.view(kernels.SimulatedDeviceArray)
+
+
+def to_gpu(array: np.ndarray) -> Any:
+    import cupy
+
+    return cupy.asarray(array)
+
+
+def from_gpu(array: Any) -> Any:
+    import cupy
+
+    return cupy.asnumpy(array)
+
+
+def checked(array: Any) -> np.ndarray:
+    """A NumPy array, after a look at the type: device arrays in, device arrays out."""
+    assert isinstance(array, kernels.SimulatedDeviceArray)
+    return np.asarray(array)
+
+
+REFERENCE, CPU = Implementation("reference", reference), Implementation("cpu", kernels)
+CUDA = Implementation("simulator" if SIMULATED else "cuda", kernels, to_simulated, checked)
+"""The CUDA kernels: as Python in Numba's simulator, else their own IR on this CPU."""
+GPU = Implementation("gpu", kernels, to_gpu, from_gpu)
+IMPLEMENTATIONS = (REFERENCE, CPU, *((CUDA,) if CUDA_HERE else ()))
+
+
+def gpu_here() -> bool:
+    """NVML is asked first: it is there in milliseconds."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        import cupy
+
+        return pynvml.nvmlDeviceGetCount() > 0 and cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # noqa: BLE001 - no driver, no device, no CuPy
+        return False
+
+
+ON_GPU = (pytest.param(GPU, marks=pytest.mark.gpu),) if gpu_here() else ()
+
+
+@pytest.fixture(params=[*IMPLEMENTATIONS, *ON_GPU], ids=lambda implementation: implementation.name)
+def impl(request, monkeypatch):
+    if request.param is CUDA and not SIMULATED:
+        import hostlaunch
+
+        hostlaunch.use(monkeypatch)
     return request.param

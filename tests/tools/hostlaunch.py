@@ -25,7 +25,7 @@ def use(monkeypatch) -> None:
 
 
 def run(function, grid, block, arguments, shared) -> None:
-    """Run a kernel; a warning of the runtime, as of threads that left before a barrier, is an error."""
+    """Run a kernel; a warning of the runtime (threads that left before a barrier) is an error."""
     arguments = [np.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
     signature = tuple(map(_type, arguments))
     SEEN.setdefault(function.py_func.__name__, set()).add(signature)
