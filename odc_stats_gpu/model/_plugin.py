@@ -152,10 +152,12 @@ def as_stack(ds: xr.Dataset, names: Sequence[str] | None = None) -> Any:
         and where == at[0] + i * step
         for i, (a, where) in enumerate(zip(arrays, at, strict=True))
     ):
-        return space.lib.stride_tricks.as_strided(
+        stack = space.lib.stride_tricks.as_strided(
             first, shape=(len(at), *first.shape), strides=(step, *first.strides)
         )
-    return space.stack(arrays)
+    else:
+        stack = space.stack(arrays)
+    return stack if type(stack) is type(first) else stack.view(type(first))  # simulated device
 
 
 def _address(array: Any) -> int:
