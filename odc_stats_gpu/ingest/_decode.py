@@ -20,6 +20,8 @@ _DECODERS: dict[str, Any] = {
     "lzw": imagecodecs.lzw_decode,
 }
 _scratch = threading.local()
+_KEPT = 1 << 24
+"""Bytes of scratch memory that a thread keeps; larger blocks get theirs each time."""
 
 
 def byte_ranges(header: TiffHeader, layer: int, window: Window) -> list[tuple[int, int]]:
@@ -131,6 +133,8 @@ def _float_planes(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _buffer(size: int) -> npt.NDArray[np.uint8]:
     """Scratch memory of this thread, at least so large, cut to size."""
+    if size > _KEPT:
+        return np.empty(size, np.uint8)
     have: npt.NDArray[np.uint8] | None = getattr(_scratch, "buffer", None)
     if have is None or len(have) < size:
         have = _scratch.buffer = np.empty(size, np.uint8)

@@ -39,6 +39,9 @@ class Frame:
     """One CRS and pixel lattice, and where the tile's pixels fall in it."""
 
     crs: str
+    """AUTHORITY:CODE where it has one, so that spellings don't matter."""
+    operation: tuple[Any, ...]
+    """What was asked of PROJ: code and area of interest, or None."""
     transform: Affine
     """Pixel (0, 0) of the frame is pixel (0, 0) of the first scene that has the lattice."""
     lattice: kernels.Lattice = field(repr=False)
@@ -75,9 +78,13 @@ class Frames:
             DataError: a CRS that PROJ doesn't know.
             ConfigError: no PROJ operation of the code asked for.
         """
-        crs = dataset.crs.strip()
+        operation = (spec.transform_code, spec.area_of_interest)
+        try:
+            crs = _canonical(dataset.crs)
+        except pyproj.exceptions.ProjError as exc:
+            raise _unusable(dataset, exc) from None
         for index, frame in enumerate(self._frames):
-            if frame.crs == crs:
+            if (frame.crs, frame.operation) == (crs, operation):
                 at = _offset(frame.transform, grid.transform)
                 if at is not None:
                     return (index, *at)
@@ -87,20 +94,17 @@ class Frames:
                 f" transform {tuple(grid.transform)[:6]}",
                 "correct the dataset document",
             )
-        self._frames.append(self._make(dataset, crs, grid.transform, spec))
+        self._frames.append(self._make(dataset, crs, grid.transform, operation))
         return (len(self._frames) - 1, 0, 0)
 
-    def _make(self, dataset: Dataset, crs: str, transform: Affine, spec: InputSpec) -> Frame:
-        tile_crs = str(self._geobox.crs)
+    def _make(
+        self, dataset: Dataset, crs: str, transform: Affine, operation: tuple[Any, ...]
+    ) -> Frame:
         try:
             with _lock:
-                move = _transformer(tile_crs, crs, spec.transform_code, spec.area_of_interest)
+                move = _transformer(str(self._geobox.crs), crs, *operation)
         except pyproj.exceptions.ProjError as exc:
-            reason = str(exc).splitlines()[0]
-            raise DataError(
-                f"dataset {dataset.id} ({dataset.uri}): can't use its CRS {crs!r}: {reason}",
-                "correct the dataset document",
-            ) from None
+            raise _unusable(dataset, exc) from None
         to_crs, to_pixel = self._geobox.affine, ~transform
 
         def source(x: Any, y: Any) -> tuple[Any, Any]:
@@ -111,7 +115,7 @@ class Frames:
                 return apply(to_pixel, np.asarray(east), np.asarray(north))
 
         rows, cols = self._geobox.shape
-        return Frame(crs, transform, kernels.refine(source, (int(rows), int(cols))))
+        return Frame(crs, operation, transform, kernels.refine(source, (int(rows), int(cols))))
 
 
 def _offset(frame: Affine, grid: Affine) -> tuple[int, int] | None:
@@ -125,6 +129,22 @@ def _offset(frame: Affine, grid: Affine) -> tuple[int, int] | None:
     if max(abs(col - round(col)), abs(row - round(row))) > _ALIGNED:
         return None
     return round(row), round(col)
+
+
+@lru_cache(maxsize=256)
+def _canonical(crs: str) -> str:
+    """One name for all spellings of a CRS; raises ProjError for what is none."""
+    found = pyproj.CRS.from_user_input(crs.strip())
+    known = found.to_authority(min_confidence=100)
+    return ":".join(known) if known else found.to_wkt()
+
+
+def _unusable(dataset: Dataset, exc: Exception) -> DataError:
+    reason = str(exc).splitlines()[0]
+    return DataError(
+        f"dataset {dataset.id} ({dataset.uri}): can't use its CRS {dataset.crs!r}: {reason}",
+        "correct the dataset document",
+    )
 
 
 @lru_cache(maxsize=256)

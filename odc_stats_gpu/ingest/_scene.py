@@ -134,7 +134,8 @@ def _typed(pixels: npt.NDArray[Any], band: SceneBand) -> npt.NDArray[Any]:
     """Pixels in the type of the product definition; raises DataError where values don't fit."""
     if pixels.dtype == band.dtype:
         return pixels
-    cast = pixels.astype(band.dtype)
+    with np.errstate(invalid="ignore"):
+        cast = pixels.astype(band.dtype)
     if not np.array_equal(cast.astype(pixels.dtype), pixels, equal_nan=pixels.dtype.kind == "f"):
         raise DataError(
             f"{band.file.uri} holds {pixels.dtype} values that don't fit {band.dtype}, the type of"

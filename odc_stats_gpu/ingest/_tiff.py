@@ -27,6 +27,7 @@ _TYPES |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES = {k: struct.calcsize(v) for k, v in _TYPES.items()} | {5: 8, 10: 8}
 _USER_DEFINED = 32767
 _MAX_BLOCKS = 1 << 26
+_MAX_BLOCK_BYTES = 1 << 30
 
 
 class Unsupported(Exception):  # noqa: N818 - not an error: the file goes to another reader
@@ -112,10 +113,13 @@ def parse_tiff(fetch: Fetch, size: int) -> TiffHeader:
     if min(block) < 1:
         raise TiffError(f"its header says blocks of {block[0]} x {block[1]}")
     n_blocks = -(-height // block[0]) * -(-width // block[1]) * (layers if separate else 1)
-    if n_blocks > _MAX_BLOCKS:
+    if n_blocks > _MAX_BLOCKS or block[0] * block[1] * layers * dtype.itemsize > _MAX_BLOCK_BYTES:
         raise Unsupported
     offsets = tags.array(324 if tiled else 273, n_blocks)
     counts = tags.array(325 if tiled else 279, n_blocks)
+    ends = offsets.astype(float) + counts.astype(float)
+    if ends.max() > size:
+        raise TiffError(f"it has {size} bytes of at least {ends.max():.0f}: truncated")
     transform, epsg = _georeference(tags)
     return TiffHeader(
         shape=(height, width),

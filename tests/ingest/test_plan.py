@@ -112,6 +112,14 @@ def test_scenes_on_one_lattice_share_coordinates(dataset, kit, monkeypatch):
     assert plan.describe()["crs"] == 2
 
 
+def test_spellings_of_a_crs_are_one_crs(dataset, kit):
+    wkt = pyproj.CRS.from_epsg(32755).to_wkt()
+    scenes = [dataset(f"2020-01-01T0{i}", crs=c) for i, c in enumerate(("epsg:32755", wkt))]
+    scenes.append(dataset("2020-01-01T09", crs="EPSG:32755"))
+    plan = plan_tile(kit.make_task(scenes, kit.albers()), kit.Plain())
+    assert slots(plan) == [[[1, 2, 3]]]
+
+
 def test_aliases_name_the_bands(dataset, kit):
     plan = plan_tile(
         kit.make_task([dataset()], kit.albers()), kit.Plain(bands=("nbart_red", "nir"))
