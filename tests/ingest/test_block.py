@@ -135,15 +135,16 @@ def test_a_tile_over_two_zones_equals_gdal(year, kit, pool, resampling):
         assert (off <= (0 if resampling == "nearest" else 1)).mean() > 0.9999
 
 
-@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "average", "lanczos"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("resampling", "threads"), [("bilinear", 1), ("cubic", 3), ("average", 2), ("lanczos", 3)]
+)
 def test_block_size_and_threads_leave_no_trace(year, kit, resampling, threads):
     task = kit.make_task(year, kit.albers(shape=TILE, shift=110))
     plugin = kit.Plain(resampling=resampling, filters=(("opening", 2), ("dilation", 3)))
     plan = plan_tile(task, plugin)
     with ThreadPoolExecutor(threads) as pool:
         whole = as_stack(load_block(plan, plan.whole, pool))
-        for size in (37, 100):
+        for size in (37, 100) if resampling != "lanczos" else (90,):
             for y in range(0, TILE[0], size):
                 for x in range(0, TILE[1], size):
                     block = Block(y, min(y + size, TILE[0]), x, min(x + size, TILE[1]))
@@ -199,7 +200,7 @@ def test_boolean_planes_in_blocks(year, kit, pool, resampling):
     whole = as_stack(data)
     assert 0.2 < whole[0].mean() < 1
     assert 0.01 < whole[1].mean() < 0.5
-    for size in (23, 64) if resampling != "cubic_spline" else (83,):
+    for size in (41, 64) if resampling != "cubic_spline" else (83,):
         for y in range(0, TILE[0], size):
             for x in range(0, TILE[1], size):
                 block = Block(y, min(y + size, TILE[0]), x, min(x + size, TILE[1]))
