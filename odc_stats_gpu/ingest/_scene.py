@@ -178,7 +178,7 @@ def _own_piece(
 ) -> Piece:
     """Bands on their own grid, missing where the basis pixel under their centre is."""
     need = plan.need(scene, plane, block)
-    window = plane.extent if need is None else need.clip(plane.extent)
+    window = plane.extent if need is None else need.within(plane.extent)
     native = window.shift(-plane.row, -plane.col)
     base = scene.planes[0]
     rows, cols = _lookup(plane.grid, base.grid, native)

@@ -48,6 +48,13 @@ class Window:
             max(self.c0, other.c0), min(self.c1, other.c1),
         )  # fmt: skip
 
+    def within(self, whole: Window) -> Self:
+        """The part inside `whole`, or one pixel of its rim where there is none."""
+        r0 = min(max(self.r0, whole.r0), whole.r1 - 1)
+        c0 = min(max(self.c0, whole.c0), whole.c1 - 1)
+        r1, c1 = max(min(self.r1, whole.r1), r0 + 1), max(min(self.c1, whole.c1), c0 + 1)
+        return type(self)(r0, r1, c0, c1)
+
     def hull(self, other: Window) -> Self:
         """The smallest window that holds both."""
         return type(self)(
