@@ -38,7 +38,8 @@ def render_job(
     raw = read_mapping(config, "--config")
     if isinstance(raw.get("config"), str):
         raw["config"] = read_mapping(_beside(config, raw["config"]), "config")
-    manifests = render(parse_job(raw, Path(config).name if "\n" not in config else "--config"))
+    where = "the job file" if "\n" in config or ":" in config else Path(config).name
+    manifests = render(parse_job(raw, where))
     if output == "-":
         typer.echo(as_yaml(manifests.values()), nl=False)
         return 0

@@ -167,11 +167,19 @@ def parse_job(raw: Mapping[str, Any], where: str = "job") -> JobSpec:
     try:
         spec = JobSpec.model_validate(dict(raw))
     except ValidationError as exc:
+        error = exc.errors()[0]
+        if not error["loc"]:  # of the whole file: no value to show
+            raise ConfigError(f"{where}: {_bare(error['msg'])}", _REMEDY) from None
         message, remedy = explain(exc, where, JobSpec, _REMEDY)
-        raise ConfigError(re.sub(r": *Value error, ", ": ", message), remedy) from None
+        raise ConfigError(_bare(message), remedy) from None
     config = parse_config(spec.run_config, f"{where}: config")
     if not config.plugin:
         raise ConfigError(f"{where}: config has no plugin", "name one, such as gm-ls")
     if config.product is None:
         raise ConfigError(f"{where}: config has no product", "give its name and version")
     return spec
+
+
+def _bare(message: str) -> str:
+    """Without pydantic's preface to errors of ours."""
+    return re.sub(r"(^|: )Value error, ", r"\1", message)

@@ -118,6 +118,8 @@ def explain(
         near = difflib.get_close_matches(str(err["loc"][-1]), _known(err["loc"][:-1], model), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it or check its spelling"
         return f"{where}: unknown key {path!r}", hint
+    if err["type"] == "missing":
+        return f"{where}: {path} is missing", remedy
     value = repr(err.get("input"))
     if any(s in path.lower() for s in _SECRETS):
         value = "***"
