@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -123,26 +122,20 @@ def launch(
     function[grid, block, stream, shared](*given)
 
 
-_one_at_a_time = threading.Lock()
-
-
 def simulate(
     function: Any,
-    grid: tuple[int, ...],
-    block: tuple[int, ...],
+    grid: tuple[int, ...] | int,
+    block: tuple[int, ...] | int,
     arguments: tuple[Any, ...],
     shared: int,
 ) -> None:
-    """Run a kernel on host arrays in Numba's simulator, which has one kernel at a time.
+    """Run a kernel on host arrays in Numba's simulator.
 
     Raises:
         RuntimeError: the simulator is not on.
     """
     if not config.ENABLE_CUDASIM:
-        raise RuntimeError("simulated device arrays need NUMBA_ENABLE_CUDASIM=1")
-    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+        raise RuntimeError("simulated device arrays need NUMBA_ENABLE_CUDASIM=1 in the environment")
+    from odc_stats_gpu.kernels._cuda_simulator import run
 
-    # wrapped, not handed over as they are: that would copy, and refuse strides
-    given = [FakeCUDAArray(np.asarray(a)) if isinstance(a, np.ndarray) else a for a in arguments]
-    with _one_at_a_time:
-        function[grid, block, 0, shared](*given)
+    run(function, grid, block, arguments, shared)
