@@ -44,7 +44,7 @@ def run(
             simulator.BlockManager = usual
 
 
-class _Lonely(simulator.BlockManager):  # type: ignore[misc, name-defined]
+class _Lonely(simulator.BlockManager):
     """A block whose threads never wait: one thread of Python takes their places in turn."""
 
     def run(self, grid_point: tuple[int, ...], *arguments: Any) -> None:
@@ -57,7 +57,7 @@ class _Lonely(simulator.BlockManager):  # type: ignore[misc, name-defined]
         _finish([thread])
 
 
-class _Meeting(simulator.BlockManager):  # type: ignore[misc, name-defined]
+class _Meeting(simulator.BlockManager):
     """A block whose threads wait for each other."""
 
     def run(self, grid_point: tuple[int, ...], *arguments: Any) -> None:
@@ -74,7 +74,7 @@ class _Meeting(simulator.BlockManager):  # type: ignore[misc, name-defined]
         _finish([_Waiting(work, self, grid_point, place, self._debug) for place in places])
 
 
-class _Waiting(simulator.BlockThread):  # type: ignore[misc, name-defined]
+class _Waiting(simulator.BlockThread):
     """A thread that sleeps until the others have come."""
 
     def syncthreads(self) -> None:

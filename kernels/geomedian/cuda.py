@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from odc_stats_gpu.kernels._cuda import SIMULATED
+from odc_stats_gpu.kernels._cuda_launch import simulate
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
 from odc_stats_gpu.kernels.geomedian._cuda_kernel import geomad_kernel
@@ -85,12 +85,8 @@ class _Simulated:
         return Multiprocessors(count=1, shared_bytes=1 << 40, blocks=1 << 30)
 
     def launch(self, key: tuple[int, int, str, bool], how: Plan, *arguments: Any) -> None:
-        if not SIMULATED:
-            raise TypeError(
-                "a SimulatedDeviceArray needs NUMBA_ENABLE_CUDASIM=1 in the environment"
-            )
-        plain = [a.view(np.ndarray) if isinstance(a, np.ndarray) else a for a in arguments]
-        _compiled(key)[how.grid, how.threads, 0, how.shared_bytes](*plain)
+        # one kernel at a time, while blocks are read and reduced by several threads
+        simulate(_compiled(key), how.grid, how.threads, arguments, how.shared_bytes)
 
 
 class _CuPy:
