@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from numba import config, cuda
+from numba import config, cuda, types
 
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 
@@ -16,6 +16,10 @@ BLOCK = (32, 8)
 """Threads of a block over (columns, rows), for kernels with one thread per pixel."""
 
 Function = Callable[..., Any]
+Listed = tuple[str, Function, tuple[Any, ...]]
+"""A kernel's name, the plain function, and types of arguments that it is used with.
+
+Each module of CUDA kernels has a tuple `KERNELS` of these, for tables and budgets of costs."""
 
 
 class Memory(Protocol):
@@ -87,6 +91,16 @@ def kernel(function: Function) -> Any:
 def exact(function: Function) -> Any:
     """Declare a function that kernels call, without liberties in its arithmetic: NaN is found."""
     return cuda.jit(device=True)(function)
+
+
+def strided(kind: str, dimensions: int) -> Any:
+    """Type of an array with any strides, e.g. a block of a stack."""
+    return types.Array(getattr(types, kind), dimensions, "A")
+
+
+def packed(kind: str, dimensions: int = 1) -> Any:
+    """Type of a contiguous array."""
+    return types.Array(getattr(types, kind), dimensions, "C")
 
 
 def over(shape: tuple[int, ...], block: tuple[int, ...] = BLOCK) -> tuple[int, ...]:

@@ -53,8 +53,15 @@ class _Lonely(simulator.BlockManager):
                 thread.threadIdx = simulator.Dim3(*place)
                 self._f(*arguments)
 
-        thread = simulator.BlockThread(all_of_them, self, grid_point, (0, 0, 0), self._debug)
+        thread = _Alone(all_of_them, self, grid_point, (0, 0, 0), self._debug)
         _finish([thread])
+
+
+class _Alone(simulator.BlockThread):
+    """A thread that has nobody to wait for."""
+
+    def syncthreads(self) -> None:
+        raise RuntimeError("a barrier in a device function: put it into the kernel itself")
 
 
 class _Meeting(simulator.BlockManager):

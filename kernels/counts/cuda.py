@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
-from odc_stats_gpu.kernels._cuda_launch import BLOCK, kernel, launch, memory_of, over
+from odc_stats_gpu.kernels._cuda_launch import (
+    BLOCK,
+    Listed,
+    kernel,
+    launch,
+    memory_of,
+    over,
+    packed,
+    strided,
+)
 from odc_stats_gpu.kernels.counts._arguments import check
 
 # mypy: allow-untyped-defs
@@ -59,3 +68,8 @@ def count(flags, where, unless, excludes, out):
 
 
 _count = kernel(count)
+
+_FLAGS = strided("uint8", 3)
+KERNELS: tuple[Listed, ...] = (
+    ("count_true", count, (_FLAGS, _FLAGS, _FLAGS, types.int32, packed("uint16", 2))),
+)

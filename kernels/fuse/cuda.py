@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from odc_stats_gpu.kernels._cuda_launch import BLOCK, kernel, launch, memory_of, over
+from odc_stats_gpu.kernels._cuda_launch import (
+    BLOCK,
+    Listed,
+    kernel,
+    launch,
+    memory_of,
+    over,
+    packed,
+    strided,
+)
 from odc_stats_gpu.kernels._nodata import one_per_band
 from odc_stats_gpu.kernels.fuse._arguments import as_stack
 
@@ -76,3 +85,13 @@ def union(stack, out):
 
 
 _first, _union = kernel(first), kernel(union)
+
+KERNELS: tuple[Listed, ...] = (
+    ("first_valid int16", first, (strided("int16", 4), packed("int16"), packed("int16", 3))),
+    (
+        "first_valid float32",
+        first,
+        (strided("float32", 4), packed("float32"), packed("float32", 3)),
+    ),
+    ("any_true", union, (strided("uint8", 4), packed("uint8", 3))),
+)

@@ -6,9 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
-from odc_stats_gpu.kernels._cuda_launch import BLOCK, kernel, launch, memory_of, over
+from odc_stats_gpu.kernels._cuda_launch import (
+    BLOCK,
+    Listed,
+    kernel,
+    launch,
+    memory_of,
+    over,
+    packed,
+)
 from odc_stats_gpu.kernels._nodata import one_per_band
 from odc_stats_gpu.kernels.masks._arguments import FlagRule, blanked, class_values, field_masks
 
@@ -111,3 +119,9 @@ def blank(layers, bad, value):
 
 
 _classes, _fields, _blank = kernel(classes), kernel(fields), kernel(blank)
+
+KERNELS: tuple[Listed, ...] = (
+    ("decode_enum uint8", classes, (packed("uint8"), packed("uint8"), packed("uint8"))),
+    ("decode_flags uint16", fields, (packed("uint16"), packed("uint32"), packed("uint8"))),
+    ("mask_where int16", blank, (packed("int16", 3), packed("uint8", 3), types.int16)),
+)

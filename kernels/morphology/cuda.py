@@ -11,9 +11,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import cuda, uint16
+from numba import cuda, types, uint16
 
-from odc_stats_gpu.kernels._cuda_launch import kernel, launch, memory_of, over
+from odc_stats_gpu.kernels._cuda_launch import (
+    Listed,
+    exact,
+    kernel,
+    launch,
+    memory_of,
+    over,
+    packed,
+)
 from odc_stats_gpu.kernels.morphology._stages import as_planes, padding, stages
 
 # mypy: allow-untyped-defs
@@ -58,6 +66,15 @@ def clean_mask(mask: Any, ops: Iterable[tuple[str, float]]) -> Any:
     return work.view(np.bool_).reshape(mask.shape)
 
 
+@exact
+def step(mask, plane, row, col, erodes, before, far):
+    """Distance of a pixel, from that of the one before it."""
+    value = np.int32(0)
+    if row >= 0 and row < mask.shape[1] and col >= 0 and col < mask.shape[2]:
+        value = np.int32(mask[plane, np.uint64(row), np.uint64(col)])
+    return np.int32(0) if value != erodes else min(np.int32(before + 1), far)
+
+
 def apply(mask, shift, heights, erodes, out):
     """Dilate planes of 0 and 1, or erode them by dilating what is not set, the outside included.
 
@@ -72,52 +89,51 @@ def apply(mask, shift, heights, erodes, out):
     far = np.int32(min(np.int32(heights[0]), np.int32(MOST)) + 1)
     top = np.int32(cuda.blockIdx.y * TALL) - shift
     left = np.int32(cuda.blockIdx.x * WIDE) - shift
-    rows, cols = np.int32(mask.shape[1]), np.int32(mask.shape[2])
+    rows = np.int32(mask.shape[1])
     mine, half = me % np.int32(WIDE), me // np.int32(WIDE)
     # one row outside of the mask stands for all
     begin = max(-far, min(np.int32(0), -top - 1))
     end = min(TALL + far, max(np.int32(TALL), rows - top + 1))
-    found = np.uint32(0)  # bit k: pixel k of this thread is in reach of one that spreads
+    tall = min(TALL, out.shape[1] - cuda.blockIdx.y * TALL)
+    found = np.uint32(0)  # bit k: row k of this thread's column is in reach of a pixel that spreads
     for start in range(-reach, WIDE + reach, STRIP):
         # distances of a column up to the nearest pixel that spreads; outside it is a 0 that does
         # so when eroding
-        col = left + np.int32(start) + me
-        inside = col >= 0 and col < cols
+        col = left + start + me
         at = far
-        for k in range(begin, TALL):
-            row = top + np.int32(k)
-            value = np.int32(0)
-            if inside and row >= 0 and row < rows:
-                value = np.int32(mask[plane, np.uint64(row), np.uint64(col)])
-            at = np.int32(0) if value != erodes else min(np.int32(at + 1), far)
+        for k in range(begin, tall):
+            at = step(mask, plane, top + k, col, erodes, at, far)
             if k >= 0:
                 distance[np.uint64(k), np.uint64(me)] = at
         at = far
         for k in range(end - 1, -1, -1):
-            row = top + np.int32(k)
-            value = np.int32(0)
-            if inside and row >= 0 and row < rows:
-                value = np.int32(mask[plane, np.uint64(row), np.uint64(col)])
-            at = np.int32(0) if value != erodes else min(np.int32(at + 1), far)
-            if k < TALL and at < np.int32(distance[np.uint64(k), np.uint64(me)]):
+            at = step(mask, plane, top + k, col, erodes, at, far)
+            if k < tall and at < np.int32(distance[np.uint64(k), np.uint64(me)]):
                 distance[np.uint64(k), np.uint64(me)] = at
         cuda.syncthreads()
         first = max(mine - reach, np.int32(start))
         beyond = min(mine + reach + 1, np.int32(start + STRIP))
-        for k in range(TALL // 2):
-            line = np.uint64(2 * k + half)
+        for k in range(half, tall, STRIP // WIDE):
             for x in range(first, beyond):
                 height = heights[np.uint64(abs(x - mine))]
-                if distance[line, np.uint64(x - start)] <= height:
+                if distance[np.uint64(k), np.uint64(x - start)] <= height:
                     found |= np.uint32(1) << np.uint32(k)
                     break
         cuda.syncthreads()
-    c = np.int32(cuda.blockIdx.x * WIDE) + mine
-    for k in range(TALL // 2):
-        r = np.int32(cuda.blockIdx.y * TALL) + np.int32(2 * k + half)
-        if r < out.shape[1] and c < out.shape[2]:
+    c = cuda.blockIdx.x * WIDE + mine
+    if c < out.shape[2]:
+        for k in range(half, tall, STRIP // WIDE):
             spread = np.int32((found >> np.uint32(k)) & np.uint32(1))
-            out[plane, np.uint64(r), np.uint64(c)] = np.uint8(spread ^ erodes)
+            row = np.uint64(cuda.blockIdx.y * TALL + k)
+            out[plane, row, np.uint64(c)] = np.uint8(spread ^ erodes)
 
 
 _apply = kernel(apply)
+
+KERNELS: tuple[Listed, ...] = (
+    (
+        "clean_mask",
+        apply,
+        (packed("uint8", 3), types.int32, packed("uint16"), types.int32, packed("uint8", 3)),
+    ),
+)

@@ -6,9 +6,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
-from odc_stats_gpu.kernels._cuda_launch import BLOCK, kernel, launch, memory_of, over
+from odc_stats_gpu.kernels._cuda_launch import (
+    BLOCK,
+    Listed,
+    kernel,
+    launch,
+    memory_of,
+    over,
+    packed,
+    strided,
+)
 from odc_stats_gpu.kernels.warp import _cuda_kernels, _cuda_values
 from odc_stats_gpu.kernels.warp._arguments import plan
 from odc_stats_gpu.kernels.warp._cuda_cells import cells
@@ -77,19 +86,22 @@ def _function(resampling: str, arithmetic: str) -> Any:
     return getattr(_cuda_kernels.centres(_arithmetic(arithmetic)), resampling)
 
 
-def _arithmetic_of(dtype: np.dtype[Any]) -> str:
-    if dtype.kind == "f":
-        return "single" if dtype.itemsize == 4 else "double"
-    return "integers" if dtype.itemsize < 4 else "wide"
-
-
 @cache
 def _compiled(resampling: str, arithmetic: str) -> Any:
     return kernel(_function(resampling, arithmetic))
 
 
+def _name(resampling: str, dtype: np.dtype[Any]) -> str:
+    """The arithmetic that a resampling of a pixel type needs."""
+    if resampling == "nearest":
+        return "none"
+    if dtype.kind == "f":
+        return "single" if dtype.itemsize == 4 else "double"
+    return "integers" if dtype.itemsize < 4 else "wide"
+
+
 def _kernel(resampling: str, dtype: np.dtype[Any]) -> Any:
-    return _compiled(resampling, "any" if resampling == "nearest" else _arithmetic_of(dtype))
+    return _compiled(resampling, _name(resampling, dtype))
 
 
 def nearest_onto(src: Any, row_index: Any, col_index: Any, *, fill: float = 0) -> Any:
@@ -133,3 +145,28 @@ def gather(src: Any, row_index: Any, col_index: Any, fill: Any, out: Any) -> Non
 @cache
 def _gathering() -> Any:
     return kernel(gather)
+
+
+def _listed(resampling: str, dtype: str) -> Listed:
+    whole, pixel = types.int64, getattr(types, dtype)
+    rest = (whole, whole, whole) if resampling != "nearest" else ()
+    return (
+        f"warp {resampling} {dtype}",
+        _function(resampling, _name(resampling, np.dtype(dtype))),
+        (
+            packed(dtype), whole, whole, strided(dtype, 3), packed("int64"), *(whole,) * 8,
+            pixel, whole, pixel, *rest,
+        ),
+    )  # fmt: skip
+
+
+KERNELS: tuple[Listed, ...] = (
+    _listed("nearest", "int16"),
+    _listed("nearest", "uint8"),
+    *(_listed(r, d) for r in ("bilinear", "cubic", "average") for d in ("int16", "float32")),
+    (
+        "nearest_onto int16",
+        gather,
+        (packed("int16", 3), packed("int64"), packed("int64"), types.int16, packed("int16", 3)),
+    ),
+)

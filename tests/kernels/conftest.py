@@ -61,16 +61,21 @@ def to_gpu(array: np.ndarray) -> Any:
     return cupy.asarray(array)
 
 
-def from_gpu(array: Any) -> Any:
+def from_gpu(result: Any) -> Any:
     import cupy
 
-    return cupy.asnumpy(array)
+    if isinstance(result, tuple):
+        return type(result)(*map(from_gpu, result))
+    assert isinstance(result, cupy.ndarray)
+    return cupy.asnumpy(result)
 
 
-def checked(array: Any) -> np.ndarray:
-    """A NumPy array, after a look at the type: device arrays in, device arrays out."""
-    assert isinstance(array, kernels.SimulatedDeviceArray)
-    return np.asarray(array)
+def checked(result: Any) -> Any:
+    """NumPy arrays, after a look at the type: device arrays in, device arrays out."""
+    if isinstance(result, tuple):
+        return type(result)(*map(checked, result))
+    assert isinstance(result, kernels.SimulatedDeviceArray)
+    return np.asarray(result)
 
 
 REFERENCE, CPU = Implementation("reference", reference), Implementation("cpu", kernels)
