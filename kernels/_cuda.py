@@ -32,7 +32,8 @@ Device = Callable[..., Any]
 
 def device(function: Device) -> Device:
     """Make a function that kernels can call; it becomes part of whatever calls it."""
-    compiled: Device = cuda.jit(device=True, forceinline=True, fastmath=True)(unrolled(function))
+    options = {} if SIMULATED else {"forceinline": True}  # the simulator knows no such option
+    compiled: Device = cuda.jit(device=True, fastmath=True, **options)(unrolled(function))
     return compiled
 
 
