@@ -17,7 +17,7 @@ from numba import config, cuda
 from odc_stats_gpu.kernels._unroll import fixed, pure, unrolled
 
 __all__ = [
-    "FULL", "SIMULATED", "WARP", "bits_of", "device", "fixed", "float_of", "peek", "peek_float", "pixel_of",
+    "FULL", "SIMULATED", "WARP", "bits_of", "device", "fixed", "float_of", "forget", "peek", "peek_float", "pixel_of",
     "poke", "poke_float", "pure", "rsqrt", "toolbox", "unrolled",
 ]  # fmt: skip
 
@@ -42,6 +42,12 @@ def toolbox(**pieces: Device) -> ModuleType:
     box = ModuleType("toolbox")
     vars(box).update(pieces)
     return box
+
+
+@device
+def forget() -> None:
+    """Make the compilers read memory again: what they kept in registers they would spill."""
+    cuda.threadfence_block()
 
 
 if SIMULATED:  # neither libdevice nor intrinsics have a meaning there

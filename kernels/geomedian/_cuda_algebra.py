@@ -32,32 +32,25 @@ def algebra(P: int, stride: int) -> ModuleType:
         return total
 
     @device
-    def put(u, memory, home):  # type: ignore[no-untyped-def]
-        """A vector to memory"""
+    def put(u, memory, home, k):  # type: ignore[no-untyped-def]
+        """A vector to memory, from home + k on"""
         for a in range(P):
-            poke_float(memory, home, a * stride, u[a])
+            poke_float(memory, home, k + a * stride, u[a])
 
     @device
-    def get(memory, home, u):  # type: ignore[no-untyped-def]
-        """A vector from memory"""
+    def get(memory, home, k, u):  # type: ignore[no-untyped-def]
+        """A vector from memory, from home + k on"""
         for a in range(P):
-            u[a] = peek_float(memory, home, a * stride)
+            u[a] = peek_float(memory, home, k + a * stride)
 
     @device
-    def put_matrix(M, memory, home):  # type: ignore[no-untyped-def]
-        """A matrix to memory"""
+    def accumulate(sums, e, r, r3):  # type: ignore[no-untyped-def]
+        """M += r3 e e', then g += r e, in one vector."""
         for a in fixed(P):
-            for b in range(a + 1):
-                poke_float(memory, home, (at(a, 0) + b) * stride, M[at(a, 0) + b])
-
-    @device
-    def accumulate(M, g, e, r, r3):  # type: ignore[no-untyped-def]
-        """M += r3 e e', g += r e"""
-        for a in fixed(P):
-            g[a] += e[a] * r
+            sums[at(P, 0) + a] += e[a] * r
             te = e[a] * r3
             for b in range(a + 1):
-                M[at(a, 0) + b] += te * e[b]
+                sums[at(a, 0) + b] += te * e[b]
 
     @device
     def shifted(memory, home, W, pull, u, L):  # type: ignore[no-untyped-def]
@@ -125,6 +118,6 @@ def algebra(P: int, stride: int) -> ModuleType:
         return total
 
     return toolbox(
-        dot=dot, put=put, get=get, put_matrix=put_matrix, accumulate=accumulate, shifted=shifted,
+        dot=dot, put=put, get=get, accumulate=accumulate, shifted=shifted,
         factor=factor, forward=forward, backward=backward, times=times, quadratic=quadratic,
     )  # fmt: skip

@@ -18,7 +18,11 @@ from odc_stats_gpu.kernels.geomedian._cuda_algebra import algebra
 from odc_stats_gpu.kernels.geomedian._cuda_groups import groups
 from odc_stats_gpu.kernels.geomedian._cuda_mads import mads
 from odc_stats_gpu.kernels.geomedian._cuda_newton import newton
-from odc_stats_gpu.kernels.geomedian._cuda_plan import numbers_per_pixel
+from odc_stats_gpu.kernels.geomedian._cuda_plan import (
+    numbers_per_pixel,
+    numbers_per_warp,
+    sums_per_pixel,
+)
 from odc_stats_gpu.kernels.geomedian._cuda_samples import samples
 
 
@@ -35,11 +39,12 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
     Blocks are whole warps; grid, dynamic shared memory and scratch are as `_cuda_plan` says.
     """
     share = WARP // lanes  # pixels of a warp
-    A, G, S, D = algebra(P, share), groups(lanes), samples(P, kind), mads(P, lanes, kind)
-    N = newton(P, share, A, G, S)
+    A, G, S = algebra(P, share), groups(lanes, sums_per_pixel(P)), samples(P, kind)
+    N, D = newton(P, lanes, A, G, S), mads(P, G, S)
     STRIDE = S.stride
     WORDS = S.stride // WARP
-    NUMBERS = numbers_per_pixel(P) * share
+    NUMBERS = numbers_per_warp(P, lanes)
+    VECTORS = numbers_per_pixel(P, lanes) * share
     ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
     NAN = np.float32(np.nan)
 
@@ -49,7 +54,7 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
         value = cuda.local.array(P, int32)
         dates = stack.shape[1]
         sub = lane % lanes
-        n = 0
+        n = np.int32(0)
         for first in range(0, dates, lanes):
             t = first + sub
             valid = False
@@ -93,20 +98,22 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
         warp = np.int32(cuda.threadIdx.x // WARP)
         warps = np.int32(cuda.blockDim.x // WARP)
         sub = np.int32(lane % lanes)
-        width = stack.shape[3]
+        width = np.int32(stack.shape[3])
         capacity = np.int32((stack.shape[1] + lanes - 1) // lanes * STRIDE)
         if on_chip:
             words = shared
             base = np.int32(warp * (capacity + NUMBERS))
-            home = np.int32(base + capacity + lane // lanes)
+            store = np.int32(base + capacity)
         else:
             words = scratch
             base = np.int32((cuda.blockIdx.x * warps + warp) * capacity)
-            home = np.int32(warp * NUMBERS + lane // lanes)
-        pixel = (tile * warps + warp) * share + lane // lanes
-        inside = pixel < stack.shape[2] * width
+            store = np.int32(warp * NUMBERS)
+        pixel = np.int32((tile * warps + warp) * share + lane // lanes)
+        row = np.int32(pixel // width)
+        column = np.int32(pixel - row * width)
+        inside = pixel < np.int32(stack.shape[2] * width)
         G.meet()
-        n = gather(stack, missing, pixel // width, pixel % width, inside, lane, words, base)
+        n = gather(stack, missing, row, column, inside, lane, words, base)
         G.meet()
         own = (n - sub + lanes - 1) // lanes if n > sub else 0
         first = np.int32(base + lane * WORDS)
@@ -115,7 +122,9 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
         if P == 1:
             y[0] = D.ordinary_median(words, first, end)
         else:
-            N.median(words, first, end, lane, n, unit, shared, home, y)
+            home = np.int32(store + lane // lanes)
+            stage = np.int32(store + VECTORS)
+            N.median(words, first, end, lane, n, unit, shared, home, stage, y)
         D.distances(words, first, end, y, shift)
         spread, angle, ratio = D.medians(words, first, end)
         if inside & (sub == 0):
@@ -129,7 +138,7 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
     def kernel(  # type: ignore[no-untyped-def]
         stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
     ):
-        tile = np.int64(cuda.blockIdx.x)
+        tile = np.int32(cuda.blockIdx.x)
         if on_chip:
             reduce_tile(
                 tile, stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
@@ -140,6 +149,6 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
                 reduce_tile(
                     tile, stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
                 )
-                tile += cuda.gridDim.x
+                tile = np.int32(tile + cuda.gridDim.x)
 
     return unrolled(kernel)

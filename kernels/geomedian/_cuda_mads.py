@@ -21,13 +21,10 @@ from odc_stats_gpu.kernels._cuda import (
     rsqrt,
     toolbox,
 )
-from odc_stats_gpu.kernels.geomedian._cuda_groups import groups
-from odc_stats_gpu.kernels.geomedian._cuda_samples import samples
 
 
-def mads(P: int, lanes: int, kind: str) -> ModuleType:
+def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
     """Return device functions over a lane's observations at words[first:end:stride]."""
-    G, S = groups(lanes), samples(P, kind)
     STRIDE = S.stride
     ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
     NAN = np.float32(np.nan)

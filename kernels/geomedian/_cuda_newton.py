@@ -13,11 +13,14 @@ from types import ModuleType
 import numpy as np
 from numba import cuda, float32
 
-from odc_stats_gpu.kernels._cuda import device, fixed, peek_float, rsqrt, toolbox
+from odc_stats_gpu.kernels.geomedian._cuda_plan import padded_sums, sums_per_pixel
+from odc_stats_gpu.kernels._cuda import WARP, device, fixed, forget, peek, peek_float, poke, poke_float, rsqrt, toolbox
 
 MAX_PASSES = 40
 PREDICTED_ERROR = np.float32(0.01)
 """of the result, in DN, at which a pixel is done: |s|^4 S2 / s'Hs, the size of the third-order term"""
+NARROW = np.float32(2e-4)
+"""the same in longest steps: where observations are a DN apart, a hundredth of one is a lot"""
 SHORT_STEP = np.float32(1e-3)
 """DN; also the distance below which a sample coincides with y"""
 TRUST = np.float32(0.5)
@@ -29,9 +32,10 @@ NOISE = np.float32(3e-7)
 """of a sum of unit vectors, per observation"""
 
 
-def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> ModuleType:
-    """Return device functions for P bands and `share` pixels per warp."""
+def newton(P: int, lanes: int, A: ModuleType, G: ModuleType, S: ModuleType) -> ModuleType:
+    """Return device functions for P bands and `lanes` per pixel."""
     Q = P * (P + 1) // 2
+    share = WARP // lanes
     STRIDE = S.stride
     ZERO, HALF, ONE, TWO, TEN = (np.float32(v) for v in (0, 0.5, 1, 2, 10))
     FAR = np.float32(1e38)
@@ -40,18 +44,26 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
     SETTLED = LEAST_CURVATURE = np.float32(1e-5)
     OPTIMAL = np.float32(1 + 2e-6)
     NOWHERE = np.int32(-1)
-    AT_S, AT_Y, AT_G, AT_R, AT_U = (Q + k * P for k in range(5))
+    SIZE, VECTORS = sums_per_pixel(P), padded_sums(P, lanes)
+    W_, S2_, F_, MET = (SIZE - k for k in (4, 3, 2, 1))
+    G_ = Q * share
+    S_, Y_, R_, U_ = ((VECTORS + k * P) * share for k in range(4))
+    # a pixel's memory: the sums M, g, W, S2, f, met, vectors, and
+    # what one pass tells the next, so that a pass has its registers to itself
+    EXPECTED, BEFORE, REFUTED, REJECTED, NUMBER, PART = (
+        (VECTORS + 4 * P + k) * share for k in range(6)
+    )
+    # steps taken back in a row, or:
+    NEW, RETREATED = np.int32(-1), np.int32(-2)
+    STEPPED = np.int32(0)
 
     @device
-    def sums(words, first, end, y, coincident, g, M):  # type: ignore[no-untyped-def]
-        """Read a lane's samples once: fill g, M; return W, sum 1/d^2, sum d, and of the nearest."""
+    def read(words, first, end, y, coincident, sums):  # type: ignore[no-untyped-def]
+        """Add up M, g, W, sum 1/d^2, sum d and those at y of a lane's samples; return the nearest."""
         e = cuda.local.array(P, float32)
-        W, S2, f = ZERO, ZERO, ZERO
-        near, copies, place, met = FAR, ZERO, first, ZERO
-        for b in range(P):
-            g[b] = ZERO
-        for q in range(Q):
-            M[q] = ZERO
+        near, copies, place = FAR, ZERO, first
+        for q in range(SIZE):
+            sums[q] = ZERO
         at = first
         while at < end:
             S.unpack(words, at, e)
@@ -63,28 +75,19 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
             d = d2 * r
             r += HALF * r * (ONE - d * r)  # the hardware's approximation isn't quite enough
             if d2 <= coincident:
-                met += ONE
+                sums[MET] += ONE
                 r, d = ZERO, ZERO
             if d2 == near:
                 copies += ONE
             if d2 < near:
                 near, copies, place = d2, ONE, at
             r2 = r * r
-            W += r
-            S2 += r2
-            f += d
-            A.accumulate(M, g, e, r, r2 * r)
+            sums[W_] += r
+            sums[S2_] += r2
+            sums[F_] += d
+            A.accumulate(sums, e, r, r2 * r)
             at = np.int32(at + STRIDE)
-        return W, S2, f, near, copies, place, met
-
-    @device
-    def add_up(M, g):  # type: ignore[no-untyped-def]
-        """Sum over the group"""
-        for b in range(P):
-            g[b] = G.total(g[b])
-        for a in fixed(P):
-            for b in range(a + 1):
-                M[a * (a + 1) // 2 + b] = G.total(M[a * (a + 1) // 2 + b])
+        return near, copies, place
 
     @device
     def went_up(f, before, slope, expected, met):  # type: ignore[no-untyped-def]
@@ -108,10 +111,11 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
         for b in range(P):
             v[b] = ZERO
         while steps > 0:
-            A.get(memory, np.int32(home + AT_U * share), w)
+            forget()  # else the compiler keeps what it read in registers
+            A.get(memory, home, U_, w)
             A.shifted(memory, home, W + mu, pull, w, L)
             A.factor(L, FLOOR * (W + mu))
-            A.get(memory, np.int32(home + AT_R * share), v)
+            A.get(memory, home, R_, v)
             A.forward(L, v)
             A.backward(L, v)
             steps = np.int32(steps - 1)
@@ -129,47 +133,55 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                 mu = new
 
     @device
-    def median(words, first, end, lane, n, unit, memory, home, y):  # type: ignore[no-untyped-def]
+    def median(words, first, end, lane, n, unit, memory, home, stage, y):  # type: ignore[no-untyped-def]
         """Move y from the mean of n > 2 samples to their geometric median."""
-        at_y, at_s = np.int32(home + AT_Y * share), np.int32(home + AT_S * share)
-        at_g, at_R = np.int32(home + AT_G * share), np.int32(home + AT_R * share)
-        at_u = np.int32(home + AT_U * share)
-        have, again = False, False  # a step to judge; one that was taken back altogether
-        rejected, passes, refuted = np.int32(0), np.int32(0), NOWHERE
-        expected, before = ZERO, ZERO
+        poke(memory, home, REFUTED, NOWHERE)
+        poke(memory, home, REJECTED, NEW)
+        poke_float(memory, home, NUMBER, np.float32(n))
+        passes = np.int32(0)
         active = n > 2
-        while G.anyone(active):
+        while G.block_anyone(active):
+            sums = cuda.local.array(SIZE, float32)
             g = cuda.local.array(P, float32)
-            M = cuda.local.array(Q, float32)
             coincident = (SHORT_STEP * unit) * (SHORT_STEP * unit)
-            number = np.float32(n)
             stop = end if active else first
-            W, S2, f, near, copies, place, met = sums(words, first, stop, y, coincident, g, M)
-            W, S2, f, met = G.total(W), G.total(S2), G.total(f), G.total(met)
-            near, copies, place = G.nearest(near, copies, place)
-            add_up(M, g)
+            near, copies, place = read(words, first, stop, y, coincident, sums)
+            near, copies, place = G.nearest(near, copies, place, memory, stage, lane)
+            G.add_up(sums, memory, home, stage, lane)
             passes = np.int32(passes + 1)
+            forget()
+            expected = peek_float(memory, home, EXPECTED)
+            before = peek_float(memory, home, BEFORE)
+            refuted = peek(memory, home, REFUTED)
+            rejected = peek(memory, home, REJECTED)
+            number = peek_float(memory, home, NUMBER)
+            part = peek_float(memory, home, PART)
+            A.get(memory, home, G_, g)
+            W = peek_float(memory, home, W_ * share)
+            S2 = peek_float(memory, home, S2_ * share)
+            f = peek_float(memory, home, F_ * share)
+            met = peek_float(memory, home, MET * share)
+            slope = ZERO
+            for b in range(P):
+                slope += g[b] * peek_float(memory, home, S_ + b * share)
+            slope *= part
+            G.block_meet()  # all lanes of a group have read before the first of them writes
             if active:
                 x = cuda.local.array(P, float32)
                 v = cuda.local.array(P, float32)
-                A.put_matrix(M, memory, home)
-                A.put(g, memory, at_g)
                 gg = A.dot(g, g)
                 eta, distance = copies, ZERO
                 if met > ZERO:
                     S.unpack(words, place, y)
                     eta = met
-                    refuted = place
+                    poke(memory, home, REFUTED, place)
                     active = gg > (eta * OPTIMAL) * (eta * OPTIMAL)  # else no way leads down
                 else:
                     distance = near * rsqrt(near)
                     active = gg > NOISE * NOISE * number * number
-                A.put(y, memory, at_y)
+                A.put(y, memory, home, Y_)
                 bad = False
-                slope = ZERO
-                if active & have:
-                    for b in range(P):
-                        slope += g[b] * peek_float(memory, at_s, b * share)
+                if active & (rejected >= 0):
                     bad = went_up(f, before, slope, expected, met)
                 if bad:
                     rejected = np.int32(rejected + 1)
@@ -178,22 +190,17 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                         cut = min(max(expected / (expected - slope), LEAST_CUT), MOST_CUT)
                     if (rejected == 4) | (passes == MAX_PASSES):
                         cut = ZERO
-                        have, again = False, True
-                        rejected = np.int32(0)
-                    expected *= cut
-                    G.settle(lane)
+                        rejected = RETREATED
                     for b in range(P):
-                        s = peek_float(memory, at_s, b * share)
-                        y[b] += (cut - ONE) * s
-                        v[b] = cut * s
-                    G.settle(lane)
-                    A.put(v, memory, at_s)
-                elif active & (again | (passes == MAX_PASSES)):  # a short step, always down
-                    have, again = False, False
-                    for b in range(P):
+                        y[b] += (cut - ONE) * part * peek_float(memory, home, S_ + b * share)
+                    poke_float(memory, home, PART, cut * part)
+                    poke_float(memory, home, EXPECTED, cut * expected)
+                    poke(memory, home, REJECTED, rejected)
+                elif active & ((rejected == RETREATED) | (passes == MAX_PASSES)):
+                    for b in range(P):  # a short step, always down
                         y[b] += g[b] / W
+                    poke(memory, home, REJECTED, NEW)
                 elif active:
-                    rejected = np.int32(0)
                     Wr, S2r, pull = W, S2, ZERO
                     kink = (met > ZERO) | (eta > KINK_SHARE * W * distance)
                     steps, mu = np.int32(1), ZERO
@@ -205,7 +212,7 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                             S.unpack(words, place, x)
                             for b in range(P):
                                 x[b] = (x[b] - y[b]) / distance
-                            A.put(x, memory, at_u)
+                            A.put(x, memory, home, U_)
                             A.times(memory, home, x, v)
                             for b in range(P):
                                 v[b] = g[b] - eta * x[b] - distance * (W * x[b] - v[b])
@@ -220,7 +227,7 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                                 size = size2 * rsqrt(size2)
                                 least = Wr - A.quadratic(memory, home, v) / size2
                                 mu = max(least, LEAST_CURVATURE * Wr) * eta / (size - eta)
-                            A.put(v, memory, at_R)
+                            A.put(v, memory, home, R_)
                         elif (met == ZERO) & (place == refuted):
                             # this sample was tried and isn't optimal: step past it
                             Wr, S2r, pull = W, S2, ZERO
@@ -228,22 +235,21 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                         else:
                             steps = np.int32(0)
                     if kink == False:  # noqa: E712 - Numba's `not` is a branch
-                        A.put(g, memory, at_R)
+                        A.put(g, memory, home, R_)
                     if pull == ZERO:
                         for b in range(P):
                             x[b] = ZERO
-                        A.put(x, memory, at_u)
+                        A.put(x, memory, home, U_)
                     probe = kink & (steps == 0) & (met == ZERO)  # the next pass decides
-                    G.settle(lane)
                     secular(memory, home, Wr, pull, eta, mu, steps, v)
-                    G.settle(lane)
-                    A.get(memory, at_y, y)
-                    A.get(memory, at_g, g)
+                    forget()
+                    A.get(memory, home, Y_, y)
+                    A.get(memory, home, G_, g)
                     if kink:
                         S.unpack(words, place, x)
                         for b in range(P):
                             v[b] += x[b] - y[b]
-                        A.get(memory, at_u, x)
+                        A.get(memory, home, U_, x)
                         along = A.dot(x, v)
                         curvature = (
                             Wr * A.dot(v, v) - A.quadratic(memory, home, v) + pull * along * along
@@ -254,22 +260,25 @@ def newton(P: int, share: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                     limit = TRUST * number / W
                     whole = probe | (length2 <= limit * limit)
                     error = length2 * S2r * length2
-                    bound = PREDICTED_ERROR * unit * max(curvature, FLOOR * W * length2)
+                    bound = min(PREDICTED_ERROR * unit, NARROW * limit)
+                    bound *= max(curvature, FLOOR * W * length2)
                     certain = (error < bound) & (kink | (length2 < HALF * HALF * near))
                     done = whole & ((length2 < coincident) | certain)
                     active = probe | (done == False)  # noqa: E712
                     cut = ONE
                     if whole == False:  # noqa: E712
                         cut = limit * rsqrt(length2)
-                    expected, before, have = cut * A.dot(g, v), f, met == ZERO
+                    poke_float(memory, home, EXPECTED, cut * A.dot(g, v))
+                    poke_float(memory, home, BEFORE, f)
+                    poke(memory, home, REJECTED, NEW if met > ZERO else STEPPED)
                     for b in range(P):
                         v[b] *= cut
                         y[b] += v[b]
-                    A.put(v, memory, at_s)
+                    A.put(v, memory, home, S_)
+                    poke_float(memory, home, PART, ONE)
                     if probe:
                         S.unpack(words, place, y)
                 if passes == MAX_PASSES:
                     active = False
-            G.meet()
 
     return toolbox(median=median)

@@ -56,9 +56,30 @@ def words_per_observation(P: int, kind: str) -> int:
     return max(3, P if kind == "float32" else -(-P // 2)) | 1
 
 
-def numbers_per_pixel(P: int) -> int:
-    """float32 numbers of a pixel that stay in shared memory: Hessian and five vectors."""
-    return P * (P + 1) // 2 + 5 * P
+def sums_per_pixel(P: int) -> int:
+    """float32 sums of a pass: a symmetric matrix, a vector, four more."""
+    return P * (P + 1) // 2 + P + 4
+
+
+def rows_turned(lanes: int) -> int:
+    """Rows of 32 sums that lanes exchange at a time."""
+    return 1 if lanes == 1 else max(16, lanes)
+
+
+def padded_sums(P: int, lanes: int) -> int:
+    """The sums of a pass, filled up to whole exchanges."""
+    return -(-sums_per_pixel(P) // rows_turned(lanes)) * rows_turned(lanes)
+
+
+def numbers_per_pixel(P: int, lanes: int) -> int:
+    """float32 numbers of a pixel that stay in shared memory: sums, four vectors, six more."""
+    return padded_sums(P, lanes) + 4 * P + 6
+
+
+def numbers_per_warp(P: int, lanes: int) -> int:
+    """float32 numbers of a warp that stay in shared memory."""
+    exchange = 0 if lanes == 1 else rows_turned(lanes) * (WARP + 1)
+    return numbers_per_pixel(P, lanes) * (WARP // lanes) + exchange
 
 
 def words_per_warp(P: int, kind: str, dates: int, lanes: int) -> int:
@@ -68,8 +89,7 @@ def words_per_warp(P: int, kind: str, dates: int, lanes: int) -> int:
 
 def bytes_per_warp(P: int, kind: str, dates: int, lanes: int) -> int:
     """Shared memory of a warp whose observations are on chip."""
-    numbers = numbers_per_pixel(P) * (WARP // lanes)
-    return 4 * (words_per_warp(P, kind, dates, lanes) + numbers)
+    return 4 * (words_per_warp(P, kind, dates, lanes) + numbers_per_warp(P, lanes))
 
 
 def plan(
@@ -112,7 +132,7 @@ def off_chip(
         on_chip=False,
         warps=BLOCK_WARPS,
         grid=max(1, grid),
-        shared_bytes=4 * BLOCK_WARPS * numbers_per_pixel(P) * (WARP // lanes),
+        shared_bytes=4 * BLOCK_WARPS * numbers_per_warp(P, lanes),
         scratch_words=max(1, grid) * block_words,
     )
 
