@@ -1,4 +1,4 @@
-"""A whole tile with the CUDA kernels in Numba's simulator: through the command line, as on a GPU."""
+"""A whole tile through the command line, its CUDA kernels in Numba's simulator."""
 
 from __future__ import annotations
 
