@@ -10,7 +10,11 @@ from numba import config, cuda, types
 
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 
-config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small blocks and 1-pixel launches are legitimate here
+try:
+    from numba.cuda.core import config as cuda_config  # numba-cuda's own
+except ImportError:
+    cuda_config = config
+cuda_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # blocks of a few pixels are legitimate here
 
 BLOCK = (32, 8)
 """Threads of a block over (columns, rows), for kernels with one thread per pixel."""

@@ -9,12 +9,12 @@ cell and axis that are made here, once for all bands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from odc_stats_gpu.kernels.warp._coordinates import EDGE
+from odc_stats_gpu.kernels.warp._coordinates import EDGE, coordinates
 from odc_stats_gpu.kernels.warp._lattice import Lattice
 
 MOST_BITS = 40
@@ -25,6 +25,8 @@ REACH = 20
 """Binary logarithm of the pixels from the window beyond which all points are alike."""
 LOST = -(1 << 22)
 """Pixel of the points of a cell that has a node without coordinates."""
+COARSE = 256
+"""Longest step for which all of this fits into 64 bits."""
 TERMS = 8
 """Integers per cell: n, a, b, c of x, then of y."""
 
@@ -50,6 +52,8 @@ class Cells:
 
 def cells(lattice: Lattice) -> Cells:
     """Take the lattice apart into cells, coordinates counted from the window's origin."""
+    if lattice.step > COARSE:
+        lattice = _finer(lattice)
     half_steps = 2 * lattice.step
     guard = (half_steps - 1).bit_length()
     known = np.isfinite(lattice.x) & np.isfinite(lattice.y)
@@ -70,6 +74,15 @@ def cells(lattice: Lattice) -> Cells:
             np.array([LOST << bits, 0, 0, 0]),
         )
     return Cells(terms=terms, bits=bits, guard=guard)
+
+
+def _finer(lattice: Lattice) -> Lattice:
+    """The same coordinates from more nodes, the step a divisor of the old one."""
+    step = max(d for d in range(1, COARSE + 1) if lattice.step % d == 0)
+    parts = lattice.step // step
+    rows, cols = ((count - 1) * parts + 1 for count in lattice.x.shape)
+    x, y = coordinates(replace(lattice, step=parts, shape=(rows, cols), phase=(0, 0)))
+    return replace(lattice, x=x, y=y, step=step)
 
 
 def _whole_and_rest(

@@ -90,6 +90,22 @@ def test_coordinates_are_good_to_1e_11_pixels(step, half):
         assert np.abs(error).max() < 1e-11
 
 
+@pytest.mark.parametrize("step", [257, 512, 9600, 100_000])
+def test_one_cell_for_the_whole_tile(step):
+    """What an affine transform allows."""
+
+    def affine(x, y):
+        return 0.61 * x + 0.2 * y + 0.77, -0.11 * x + 0.83 * y + 3.3
+
+    far = np.array([[0.5, step + 0.5]] * 2)
+    x, y = affine(far, far.T)
+    src = np.random.default_rng(1).integers(0, 3000, (60, 70)).astype(np.int16)
+    one = Lattice(x=x, y=y, step=step, shape=(50, 60))
+    expected = same(src, one, "nearest")
+    np.testing.assert_array_equal(expected, same(src, refine(affine, (50, 60)), "nearest"))
+    same(src, one, "bilinear", within=1)
+
+
 def test_a_neighbour_at_infinity_or_nowhere():
     """As on the CPU: nothing where a node of the cell is unknown, else the node's own pixel."""
     x = np.array([[0.6, 1.7, 1e30, 2.4, math.nan, 1.2, math.inf, 0.3, 0.4]] * 2)
