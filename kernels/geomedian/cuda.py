@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from odc_stats_gpu.kernels._cuda_launch import simulate
+from odc_stats_gpu.kernels import _cuda_launch
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
 from odc_stats_gpu.kernels.geomedian._cuda_kernel import geomad_kernel
@@ -86,7 +86,7 @@ class _Simulated:
 
     def launch(self, key: tuple[int, int, str, bool], how: Plan, *arguments: Any) -> None:
         # one kernel at a time, while blocks are read and reduced by several threads
-        simulate(_compiled(key), how.grid, how.threads, arguments, how.shared_bytes)
+        _cuda_launch.simulate(_compiled(key), how.grid, how.threads, arguments, how.shared_bytes)
 
 
 class _CuPy:

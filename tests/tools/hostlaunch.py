@@ -29,18 +29,20 @@ def run(function, grid, block, arguments, shared) -> None:
     arguments = [np.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
     signature = tuple(map(_type, arguments))
     SEEN.setdefault(function.py_func.__name__, set()).add(signature)
-    kernel = _compiled(function.py_func, signature)
+    kernel = _compiled(function.py_func, signature, bool(function.targetoptions["fastmath"]))
     warning = kernel(grid, block, *arguments, shared=shared)
     if warning:
         raise RuntimeError(warning)
 
 
 @cache
-def _compiled(function, signature) -> HostKernel:
-    return HostKernel(function, signature, fastmath=False)
+def _compiled(function, signature, fastmath) -> HostKernel:
+    return HostKernel(function, signature, fastmath=fastmath)
 
 
 def _type(value):
+    if isinstance(value, tuple):
+        return types.UniTuple(_type(value[0]), len(value))
     dtype = numpy_support.from_dtype(value.dtype)
     if not isinstance(value, np.ndarray):
         return dtype

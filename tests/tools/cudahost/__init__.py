@@ -137,6 +137,10 @@ def _unpack(kind, value):
         for item_kind, item in zip(kind, value, strict=True):
             yield from _unpack(item_kind, item)
         return
+    if isinstance(kind, types.BaseTuple):
+        for each, item in zip(kind, value, strict=True):
+            yield from _unpack(each, item)
+        return
     if not isinstance(kind, types.Array):
         scalar = numpy_support.as_dtype(kind).type(value)
         yield np.ctypeslib.as_ctypes_type(scalar.dtype)(scalar.item())
