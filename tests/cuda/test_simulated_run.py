@@ -46,7 +46,7 @@ def command(*args, cwd, **env):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
-    archive = write_archive(folder / "archive", kind="landsat", tile_pixels=32, dates=4, seed=3)
+    archive = write_archive(folder / "archive", kind="landsat", tile_pixels=32, dates=3, seed=3)
     command("save-tasks", "--eo3", archive.folder, "--grid", archive.grid, "--frequency", "annual",
             "tasks.db", cwd=folder)  # fmt: skip
     for name, config in PRODUCTS.items():
