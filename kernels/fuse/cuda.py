@@ -52,7 +52,7 @@ def first(stack, nodata, out):
     found = marker
     for t in range(stack.shape[1]):
         value = stack[band, np.uint64(t), row, col]
-        if value != marker and value == value:  # noqa: PLR0124 - false for NaN only
+        if value != marker and value == value:
             found = value
             break
     out[band, row, col] = found

@@ -69,7 +69,7 @@ def algebra(P: int, stride: int) -> ModuleType:
             pivot = L[at(j, j)]
             for c in range(j):
                 pivot -= L[at(j, 0) + c] * L[at(j, 0) + c]
-            inverse = rsqrt(pivot if pivot > floor else floor)
+            inverse = rsqrt(max(floor, pivot))
             L[at(j, j)] = inverse
             for a in range(j + 1, P):
                 v = L[a * (a + 1) // 2 + j]

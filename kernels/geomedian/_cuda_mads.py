@@ -151,7 +151,7 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
         """Return the medians of what `distances` left; NaN where there is none."""
         lower, upper, n = middle(words, first, end)
         spread = mid_value(root(lower), root(upper), n)
-        lower, upper, n = middle(words, np.int32(first + 1), end)
+        lower, upper, _n = middle(words, np.int32(first + 1), end)
         angle = mid_value(lower, upper, n)
         lower, upper, n = middle(words, np.int32(first + 2), end)
         return spread, angle, mid_value(lower, upper, n)
@@ -170,7 +170,7 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
             S.unpack(words, at, x)
             poke(words, at, 1, ordered(bits_of(x[0])))
             at = np.int32(at + STRIDE)
-        lower, upper, n = middle(words, np.int32(first + 1), end)
+        lower, upper, _n = middle(words, np.int32(first + 1), end)
         a, b = float_of(ordered(lower)), float_of(ordered(upper))
         return a if lower == upper else HALF * (a + b)
 

@@ -13,8 +13,18 @@ from types import ModuleType
 import numpy as np
 from numba import cuda, float32
 
+from odc_stats_gpu.kernels._cuda import (
+    WARP,
+    device,
+    forget,
+    peek,
+    peek_float,
+    poke,
+    poke_float,
+    rsqrt,
+    toolbox,
+)
 from odc_stats_gpu.kernels.geomedian._cuda_plan import padded_sums, sums_per_pixel
-from odc_stats_gpu.kernels._cuda import WARP, device, fixed, forget, peek, peek_float, poke, poke_float, rsqrt, toolbox
 
 MAX_PASSES = 40
 PREDICTED_ERROR = np.float32(0.01)

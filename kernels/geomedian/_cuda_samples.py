@@ -16,7 +16,6 @@ from odc_stats_gpu.kernels._cuda import (
     WARP,
     device,
     fixed,
-    float_of,
     peek,
     peek_float,
     pixel_of,

@@ -66,7 +66,7 @@ def classes(mask, values, out):
     pixel, found = mask[k], np.uint8(0)
     for n in range(values.size):
         value = values[np.uint64(n)]
-        if pixel == value or (pixel != pixel and value != value):  # noqa: PLR0124 - NaN only
+        if pixel == value or (pixel != pixel and value != value):
             found = np.uint8(1)
     out[k] = found
 

@@ -26,7 +26,7 @@ SOME = np.int32(1)
 @exact
 def missing(value, nodata):
     """Whether a pixel has no value."""
-    return (value == nodata) | (value != value)  # noqa: PLR0124 - true for NaN only
+    return (value == nodata) | (value != value)
 
 
 def integers() -> SimpleNamespace:

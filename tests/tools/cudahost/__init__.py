@@ -132,7 +132,7 @@ def _dim3(size):
 
 
 def _unpack(kind, value):
-    """An argument as the kernel receives it: an array is seven fields and more, a tuple its items."""
+    """An argument as the kernel receives it: an array is many fields, a tuple its items."""
     if isinstance(kind, types.BaseTuple):
         for item_kind, item in zip(kind, value, strict=True):
             yield from _unpack(item_kind, item)
