@@ -8,7 +8,7 @@ import typer
 
 from odc_stats_gpu.cli._k8s import k8s
 from odc_stats_gpu.cli._look import demo, doctor, report, verify
-from odc_stats_gpu.cli._queue import publish_tasks, redrive_queue
+from odc_stats_gpu.cli._queue import publish_tasks, queue_status, redrive_queue
 from odc_stats_gpu.cli._run import run
 from odc_stats_gpu.cli._save_tasks import save_tasks
 
@@ -44,6 +44,7 @@ app.command("save-tasks")(save_tasks)
 app.command("run", context_settings={"ignore_unknown_options": False})(run)
 app.command("publish-tasks")(publish_tasks)
 app.command("redrive-queue")(redrive_queue)
+app.command("queue-status")(queue_status)
 app.command("demo")(demo)
 app.command("verify")(verify)
 app.command("report")(report)

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operating.md").read_text()
 ROOT_COMMAND = get_command(app)
 
-PENDING = {"queue-status", "--metrics-port", "--idle-timeout", "--watch", "--json"}
-"""Belong to the queue's worker and operator; skipped visibly until the command line has them."""
+PENDING = {"--metrics-port", "--idle-timeout"}
+"""Belong to the queue's worker; skipped visibly until the command line has them."""
 
 
 def commands():
