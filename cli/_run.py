@@ -103,6 +103,20 @@ def run(
         str | None, typer.Option(help="File that is touched as long as the run is alive.")
     ] = None,
     from_sqs: Annotated[str | None, typer.Option(help="Take tasks from this queue.")] = None,
+    idle_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds without anything visible in the queue; default lease + 60."),
+    ] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(min=1, help="Leave the queue after so many tasks.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics at this port.")
+    ] = None,
+    spot_notice: Annotated[
+        bool,
+        typer.Option("--spot-notice/--no-spot-notice", help="Heed EC2's notice of a reclaim."),
+    ] = True,
     log_format: Annotated[
         LogFormat, typer.Option(help="Lines for people or for Loki.")
     ] = "console",
@@ -117,7 +131,8 @@ def run(
     if from_sqs:
         if dry_run:
             raise ConfigError("--dry-run doesn't go with --from-sqs", "name a task database")
-        raise ConfigError("--from-sqs is not supported in this version", "name a task database")
+        if tasks:
+            raise ConfigError("tasks and --from-sqs exclude each other", "give one of them")
     s3_acl = None if public is None else "public-read" if public else ""
     raw = merge(
         config,
@@ -144,6 +159,12 @@ def run(
     from odc_stats_gpu.engine import RunRequest
 
     level = "debug" if debug else "info"
+    if from_sqs:
+        from odc_stats_gpu.cli._run_queue import QueueOptions, run_queue
+
+        request = RunRequest(raw, path, (), _process_start(), level, queue=True)
+        options = QueueOptions(from_sqs, idle_timeout, max_tasks, metrics_port, spot_notice)
+        return run_queue(request, options, log_format, debug)
     request = RunRequest(raw, path, tuple(selectors), _process_start(), level)
     return _dry(request) if dry_run else _real(request, log_format, debug)
 
@@ -192,7 +213,7 @@ def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
 
     token = CancelToken()
     beat = str(request.config.get("heartbeat_filepath") or "")
-    with _signals(token), heartbeat(beat):
+    with signals(token), heartbeat(beat):
         progress = RunProgress(log_format, "debug" if debug else "info")
         executor = open_executor(request, token=token, progress=progress.block)
         try:
@@ -208,7 +229,7 @@ def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
 
             def on_result(_job: TaskJob, result: TaskResult) -> None:
                 progress.tile(result.index)
-                _tell(result, debug)
+                tell(result, debug)
 
             with progress:
                 summary = run_tasks(prepared.jobs, executor, on_result, token)
@@ -239,7 +260,7 @@ def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
     return summary.exit_code
 
 
-def _tell(result: TaskResult, debug: bool) -> None:
+def tell(result: TaskResult, debug: bool) -> None:
     """The line of one task."""
     from odc_stats_gpu.telemetry import log
 
@@ -258,7 +279,7 @@ def _tell(result: TaskResult, debug: bool) -> None:
 
 
 @contextlib.contextmanager
-def _signals(token: CancelToken) -> Iterator[None]:
+def signals(token: CancelToken) -> Iterator[None]:
     """SIGINT and SIGTERM ask the run to stop; a second one ends it at once."""
 
     def stop(number: int, _frame: object) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from odc_stats_gpu.engine._doctor import Finding, examine
     from odc_stats_gpu.engine._executor import Executor
     from odc_stats_gpu.engine._fetch import local_database, read_url
+    from odc_stats_gpu.engine._fleet import QueueTerms, work_queue
     from odc_stats_gpu.engine._heartbeat import heartbeat
     from odc_stats_gpu.engine._inline import InlineExecutor
     from odc_stats_gpu.engine._job import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from odc_stats_gpu.engine._lifecycle import process_task
     from odc_stats_gpu.engine._prepare import dry_run
     from odc_stats_gpu.engine._run import run_tasks
+    from odc_stats_gpu.engine._spot import spot_notice
     from odc_stats_gpu.engine._start import drop_prestarted, open_executor, prestart
     from odc_stats_gpu.engine._worker import WorkerExecutor
 
@@ -32,10 +34,13 @@ _HOMES = {
     "Finding": "_doctor",
     "InlineExecutor": "_inline",
     "Prepared": "_job",
+    "QueueTerms": "_fleet",
     "RunRequest": "_job",
     "RunSummary": "_job",
     "TaskJob": "_job",
     "TaskResult": "_job",
+    "spot_notice": "_spot",
+    "work_queue": "_fleet",
     "WorkerExecutor": "_worker",
     "drop_prestarted": "_start",
     "dry_run": "_prepare",
@@ -55,6 +60,7 @@ __all__ = [
     "Finding",
     "InlineExecutor",
     "Prepared",
+    "QueueTerms",
     "RunRequest",
     "RunSummary",
     "TaskJob",
@@ -70,6 +76,8 @@ __all__ = [
     "process_task",
     "read_url",
     "run_tasks",
+    "spot_notice",
+    "work_queue",
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from odc_stats_gpu.engine._env import ENVIRONMENT, pin_environment
 from odc_stats_gpu.engine._job import (
     CancelToken,
+    Guard,
     Prepared,
     RunRequest,
     TaskJob,
@@ -63,8 +64,10 @@ class DaskExecutor:
         self._connect(prepared)
         return prepared
 
-    def submit(self, job: TaskJob) -> Future[TaskResult]:
-        """Send a tile to the cluster; a thread watches it."""
+    def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
+        """Send a tile to the cluster; a thread watches it. Raises ConfigError for a guarded one."""
+        if guard is not None:
+            raise ConfigError("a Dask cluster takes no tasks from a queue", "leave out --cluster")
         future: Future[TaskResult] = Future()
         thread = threading.Thread(target=self._watch, args=(job, future), name=f"watch {job.tile}")
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol
 
-from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob, TaskResult
+from odc_stats_gpu.engine._job import Guard, Prepared, RunRequest, TaskJob, TaskResult
 
 
 class Executor(Protocol):
@@ -17,8 +17,12 @@ class Executor(Protocol):
     def prepare(self, request: RunRequest) -> Prepared:
         """Validate everything and name the jobs; raises ConfigError or DataError."""
 
-    def submit(self, job: TaskJob) -> Future[TaskResult]:
-        """Make one tile. The future fails with Cancelled when the executor is killed meanwhile."""
+    def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
+        """Make one tile. The future fails with Cancelled when the executor is killed meanwhile.
+
+        `guard` is called all along and before anything is published; it stops this one tile by
+        raising Cancelled.
+        """
 
     def kill(self, reason: str) -> None:
         """Stop what is running within seconds; it publishes nothing. No more jobs are taken."""

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 from odc_stats_gpu.engine._job import (
     CancelToken,
+    Guard,
     OnProgress,
     Prepared,
     RunRequest,
@@ -40,13 +41,13 @@ class InlineExecutor:
         on_first_read(lambda: log("first_read", seconds=round(time.time() - request.started, 3)))
         return prepare(request)
 
-    def submit(self, job: TaskJob) -> Future[TaskResult]:
+    def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
         """Make the tile, then return."""
         if self._config is None:
             raise RuntimeError("prepare() comes before submit()")
         future: Future[TaskResult] = Future()
         try:
-            future.set_result(process_task(job, self._config, self._token, self._progress))
+            future.set_result(process_task(job, self._config, self._token, self._progress, guard))
         except Cancelled as exc:
             future.set_exception(exc)
         return future

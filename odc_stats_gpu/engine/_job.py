@@ -26,6 +26,8 @@ class RunRequest:
     started: float = 0.0
     """Epoch seconds at which the command's process started."""
     log_level: str = "info"
+    queue: bool = False
+    """Tasks come from a queue: each message names its own database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class TaskJob:
     """Path of the task database."""
     task: Task | None = field(default=None, repr=False)
     """The task itself, for processes that can't see the database."""
+    guarded: bool = False
+    """Others may be at the same tile: whoever supervises is asked before anything is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +140,18 @@ class CancelToken:
         """Why."""
         return self._reason
 
+    @property
+    def event(self) -> threading.Event:
+        """To wait for."""
+        return self._event
+
     def check(self) -> None:
         """Raise Cancelled when asked to stop."""
         if self._event.is_set():
             raise Cancelled(self._reason)
 
 
+Guard = Callable[[], None]
+"""Raises Cancelled when the work on a tile must stop and publish nothing."""
 OnProgress = Callable[[str, int, int], None]
 """Called with the tile's name, blocks done, blocks in all."""

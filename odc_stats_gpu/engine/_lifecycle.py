@@ -6,15 +6,16 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from odc_stats_gpu.engine._env import set_threads
-from odc_stats_gpu.engine._job import CancelToken, OnProgress, TaskJob, TaskResult
+from odc_stats_gpu.engine._job import CancelToken, Guard, OnProgress, TaskJob, TaskResult
 from odc_stats_gpu.engine._memory import plan_blocks
 from odc_stats_gpu.engine._pipeline import run_blocks
 from odc_stats_gpu.engine._session import Session, session_for
-from odc_stats_gpu.errors import Cancelled, OdcStatsError
+from odc_stats_gpu.errors import Cancelled, OdcStatsError, StoreError
 from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import RunConfig, Task
 from odc_stats_gpu.output import TileWriter, is_done, item_uri
@@ -26,10 +27,14 @@ def process_task(
     config: RunConfig,
     token: CancelToken | None = None,
     progress: OnProgress | None = None,
+    confirm: Guard | None = None,
 ) -> TaskResult:
     """Make one tile, or skip it when it is there. Never raises for a bad tile: the result says so.
 
     Raises Cancelled when `token` was set; the tile is then as if it had never been begun.
+    `confirm` says that others may be at the same tile: it is called before the first file and
+    before the item and may raise Cancelled; a tile that somebody else has finished meanwhile is
+    left alone and counts as skipped, and nothing that others may have written is taken back.
     """
     started = time.perf_counter()
     token = token or CancelToken()
@@ -49,8 +54,8 @@ def process_task(
             if skip:
                 status = "skipped"
             else:
-                _make(task, session, token, progress or (lambda *_: None), job.tile)
-                status = "done"
+                made = _make(task, session, token, progress or (lambda *_: None), job.tile, confirm)
+                status = "done" if made else "skipped"
         except Cancelled:
             raise
         except OdcStatsError as exc:
@@ -72,8 +77,14 @@ def process_task(
 
 
 def _make(
-    task: Task, session: Session, token: CancelToken, progress: OnProgress, name: str
-) -> None:
+    task: Task,
+    session: Session,
+    token: CancelToken,
+    progress: OnProgress,
+    name: str,
+    confirm: Guard | None,
+) -> bool:
+    """Read, reduce, commit; False when somebody else was first."""
     plugin, config = session.plugin, session.config
     with stage("plan"):
         plan = plan_tile(task, plugin, threads=session.threads)
@@ -93,20 +104,49 @@ def _make(
             check=token.check, progress=lambda done, total: progress(name, done, total),
         )  # fmt: skip
         with stage("commit"):
-            writer.commit(token.check)
+            writer.commit(_gate(task, session, token, confirm))
+    except _OvertakenError:
+        return False
     except BaseException as exc:
         writer.abort()
-        if isinstance(exc, Cancelled) and not token.lost:
+        if isinstance(exc, Cancelled) and not token.lost and confirm is None:
             _withdraw(task, session)
         raise
     fault_point("task_done")
+    if confirm is not None and not is_done(task, session.store):
+        raise StoreError("the STAC item can't be read back", "look at the store's permissions")
+    return True
+
+
+class _OvertakenError(Cancelled):
+    """Somebody else has finished the tile meanwhile."""
+
+
+def _gate(
+    task: Task, session: Session, token: CancelToken, confirm: Guard | None
+) -> Callable[[], None]:
+    """What is asked before the first file and before the item."""
+
+    def check() -> None:
+        token.check()
+        if confirm is None:
+            return
+        confirm()
+        if not session.config.overwrite and is_done(task, session.store):
+            raise _OvertakenError("another worker has finished this tile")
+
+    return check
 
 
 def sweep_task(job: TaskJob, config: RunConfig) -> None:
     """Remove what a killed process left of a tile; the next attempt would do it too, but when?"""
     session = session_for(config)
     with suppress(OdcStatsError):
-        _withdraw(session.task(job), session)
+        task = session.task(job)
+        if job.guarded:  # others may be at it: only what dead processes left is removed
+            session.store.sweep(task.path(""))
+        else:
+            _withdraw(task, session)
 
 
 def _withdraw(task: Task, session: Session) -> None:

@@ -51,6 +51,10 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
 def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
     config = parse_config(request.config)
     session = session_for(config)
+    if request.queue:
+        if config.block_size:
+            parse_block_size(config.block_size)
+        return session, []
     if not request.filedb:
         raise ConfigError(
             "no task database given", "name the .db file that save-tasks wrote, or filedb in YAML"

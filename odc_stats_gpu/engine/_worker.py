@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from odc_stats_gpu.engine._job import (
     CancelToken,
+    Guard,
     OnProgress,
     Prepared,
     RunRequest,
@@ -56,7 +57,7 @@ class WorkerExecutor:
         self._progress = progress or (lambda *_: None)
         self._process: WorkerProcess | None = process
         self._greeted = self._prepared = False
-        self._waiting: deque[tuple[TaskJob, Future[TaskResult]]] = deque()
+        self._waiting: deque[tuple[TaskJob, Future[TaskResult], Guard | None]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -81,13 +82,13 @@ class WorkerExecutor:
         self._prepared = True
         return prepared
 
-    def submit(self, job: TaskJob) -> Future[TaskResult]:
+    def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
         """Queue a tile."""
         future: Future[TaskResult] = Future()
         with self._changed:
             if self._closing:
                 raise RuntimeError("the executor is closed")
-            self._waiting.append((job, future))
+            self._waiting.append((job, future, guard))
             self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._supervise, name="supervisor")
@@ -122,20 +123,20 @@ class WorkerExecutor:
                     self._changed.wait()
                 if not self._waiting:
                     return
-                job, future = self._waiting[0]
+                job, future, guard = self._waiting[0]
             try:
-                future.set_result(self._make(job))
+                future.set_result(self._make(job, guard))
             except BaseException as exc:  # noqa: BLE001 - it belongs to who waits for the future
                 future.set_exception(exc)
             with self._changed:
                 self._waiting.popleft()
 
-    def _make(self, job: TaskJob) -> TaskResult:
+    def _make(self, job: TaskJob, guard: Guard | None) -> TaskResult:
         """One tile in the worker; a death or a time-out becomes a failed result."""
         started = time.monotonic()
         limit = started + self._time_limit if self._time_limit > 0 else None
         try:
-            result = self._ask(("job", job), limit)
+            result = self._ask(("job", job), limit, guard)
         except _Died as exc:
             memory = (
                 "; out of memory? lower --memory-limit or --threads" if "KILL" in str(exc) else ""
@@ -157,7 +158,9 @@ class WorkerExecutor:
         with contextlib.suppress(_Died, TimeoutError, OdcStatsError):
             self._ask(("sweep", job), time.monotonic() + _SWEEP)
 
-    def _ask(self, message: tuple[Any, ...], limit: float | None) -> Any:
+    def _ask(
+        self, message: tuple[Any, ...], limit: float | None, guard: Guard | None = None
+    ) -> Any:
         """Send, then serve the worker's messages until it answers.
 
         Raises _Died, TimeoutError and Cancelled (the worker is killed), or what the worker raised.
@@ -167,6 +170,8 @@ class WorkerExecutor:
             process.pipe.send(message)
             while True:
                 self._token.check()
+                if guard is not None:
+                    guard()
                 if limit is not None and time.monotonic() > limit:
                     raise TimeoutError
                 if not wait([process.pipe], _LOOK):
@@ -176,6 +181,12 @@ class WorkerExecutor:
                     return rest[0]
                 if kind == "raise":
                     raise rest[0]
+                if kind == "confirm":
+                    self._token.check()
+                    if guard is not None:
+                        guard()
+                    process.pipe.send(("go",))
+                    continue
                 self._hear(kind, rest)
         except (EOFError, ConnectionError) as exc:
             self._died(process, exc)

@@ -86,7 +86,15 @@ class _Worker:
         job: TaskJob = rest[0]
         if kind == "sweep":
             return sweep_task(job, config)
-        return process_task(job, config, self._token, self._progress)
+        confirm = self._confirm if job.guarded else None
+        return process_task(job, config, self._token, self._progress, confirm)
+
+    def _confirm(self) -> None:
+        """Ask the supervisor whether the tile is still ours; no answer but "go" lets it pass."""
+        self._send("confirm")
+        kind, *_ = self._inbox.get()
+        if kind != "go":
+            raise Cancelled("told to leave before the tile was published")
 
     def _greet(self, request: RunRequest) -> None:
         from odc_stats_gpu.engine._preload import load_the_rest, unhide

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operating.md").read_text()
 ROOT_COMMAND = get_command(app)
 
-PENDING = {"--metrics-port", "--idle-timeout"}
+PENDING: set[str] = set()
 """Belong to the queue's worker; skipped visibly until the command line has them."""
 
 

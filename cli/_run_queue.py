@@ -1,0 +1,70 @@
+"""`run --from-sqs`: one worker of a fleet."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from odc_stats_gpu.cli._run import LogFormat, signals, tell
+from odc_stats_gpu.errors import Cancelled
+
+if TYPE_CHECKING:
+    from odc_stats_gpu.engine import RunRequest, TaskJob, TaskResult
+
+
+class QueueOptions(NamedTuple):
+    """What the command line says of the queue."""
+
+    queue: str
+    idle_timeout: float | None
+    max_tasks: int | None
+    metrics_port: int | None
+    spot_notice: bool
+
+
+def run_queue(
+    request: RunRequest, options: QueueOptions, log_format: LogFormat, debug: bool
+) -> int:
+    """Work until the queue stays empty. Exit codes: 0 left in peace, 2 wrong use, 3 interrupted."""
+    from odc_stats_gpu.engine import CancelToken, QueueTerms, open_executor, spot_notice, work_queue
+    from odc_stats_gpu.model import parse_config
+    from odc_stats_gpu.queue import queue_url
+    from odc_stats_gpu.telemetry import configure_logging, log, sample_memory, start_metrics
+
+    config = parse_config(request.config)
+    configure_logging(log_format, "debug" if debug else "info")
+    terms = QueueTerms(
+        queue_url(options.queue), config.job_queue_max_lease, config.renew_safety_margin,
+        options.idle_timeout, options.max_tasks, request.filedb, config.heartbeat_filepath,
+    )  # fmt: skip
+    token = CancelToken()
+    served = nullcontext()
+    with signals(token), spot_notice(token, enabled=options.spot_notice):
+        executor = open_executor(request, token=token)
+        try:
+            prepared = executor.prepare(request)
+            log("configuration", **prepared.config)
+            log("worker", queue=options.queue, location=prepared.location, device=prepared.device)
+            if options.metrics_port is not None:
+                served = start_metrics(  # type: ignore[assignment]
+                    options.metrics_port, device=prepared.device, samplers=[(15, sample_memory)]
+                )
+
+            def on_result(_job: TaskJob, result: TaskResult) -> None:
+                tell(result, debug)
+
+            with served:
+                summary = work_queue(terms, executor, on_result, token)
+        except Cancelled:
+            if not token.cancelled:
+                raise
+            log(f"interrupted: {token.reason}", level="error")
+            return 3
+        finally:
+            executor.close()
+    if summary.interrupted:
+        log(f"interrupted: {token.reason}; the work is back in the queue", level="error")
+    typer.echo(summary.line)
+    return 3 if summary.interrupted else 0

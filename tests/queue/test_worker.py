@@ -1,0 +1,164 @@
+"""Real workers on a real queue over HTTP: killed, stopped, overtaken, fed poison."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from odc_stats_gpu.demo import write_archive
+from odc_stats_gpu.model import TileIndex
+from odc_stats_gpu.output import verify
+from odc_stats_gpu.queue import publish, queue_status
+from odc_stats_gpu.tasks import Eo3Source, TaskDb, save_tasks
+
+CONFIG = {
+    "plugin": "pq",
+    "plugin_config": {"mask_band": "fmask", "filters": {"clear_0_1": [["dilation", 1]]}},
+    "product": {"name": "pc", "short_name": "pc", "version": "1"},
+    "job_queue_max_lease": 6,
+    "renew_safety_margin": 3,
+    "threads": 1,
+    "memory_limit": "2Gi",
+}
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fleet")
+    archive = write_archive(folder / "a", kind="landsat", tile_pixels=48, dates=6)
+    save_tasks(Eo3Source(archive.folder), grid=archive.grid, output=folder / "x.db")
+    (folder / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder / "x.db"
+
+
+@pytest.fixture
+def tiles(db):
+    with TaskDb.open(db) as tasks:
+        return tasks.indexes()[:4]
+
+
+@pytest.fixture
+def worker(db, queues, tmp_path):
+    """Start a worker; whatever is left at the end is killed, and counted as a fault."""
+    started = []
+
+    def start(*options, fault="", idle=3):
+        env = {**os.environ, "ODC_STATS_FAULT": fault, "PYTHONUNBUFFERED": "1"}
+        command = [
+            sys.executable, "-m", "odc_stats_gpu", "run", "--from-sqs", queues[0],
+            "--config", str(db.with_name("c.yaml")), "--location", str(tmp_path / "out"),
+            "--idle-timeout", str(idle), "--log-format", "json", *options,
+        ]  # fmt: skip
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(psutil.Popen(command, env=env, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        if not process.stdout.closed:
+            process.communicate()
+
+
+def finish(process, within=90):
+    out, err = process.communicate(timeout=within)
+    return process.returncode, out, err
+
+
+def good(tmp_path, expected):
+    report = verify(str(tmp_path / "out"))
+    assert report.ok, str(report)
+    assert len(report.tiles) == expected
+
+
+def test_a_worker_empties_the_queue_and_leaves(queues, db, tiles, worker, tmp_path):
+    publish(str(db), queues[0], tiles)
+    beat = tmp_path / "beat"
+    code, out, err = finish(worker("--heartbeat-filepath", str(beat)))
+    assert code == 0, err
+    assert f"T:{len(tiles)}, OK:{len(tiles)}, S:0, E:0" in out
+    good(tmp_path, len(tiles))
+    status = queue_status(queues[0])
+    assert (status.visible, status.in_flight, status.dead) == (0, 0, 0)
+    assert beat.read_text()
+    assert '"message_id"' in err
+
+
+def test_poison_and_unknown_tiles_cost_no_worker(sqs, queues, db, tiles, worker, tmp_path):
+    sqs.send_message(QueueUrl=queues[0], MessageBody="poison")
+    publish(str(db), queues[0], [TileIndex("1999--P1Y", 1, 1), tiles[0]])
+    publish("/no/such.db", queues[0], [tiles[1]])
+    code, out, err = finish(worker())
+    assert code == 0, err
+    assert "OK:1" in out
+    assert "no such task database" in err
+    good(tmp_path, 1)
+
+
+def test_a_killed_worker_loses_nothing(queues, db, tiles, worker, tmp_path):
+    publish(str(db), queues[0], tiles[:2])
+    first = worker(fault="before_item:stop")
+    deadline = time.monotonic() + 40
+    while queue_status(queues[0]).in_flight == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)
+    family = [first, *first.children(recursive=True)]
+    first.kill()
+    code, out, err = finish(worker(idle=9))
+    assert code == 0, err
+    assert "OK:2" in out
+    good(tmp_path, 2)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+def test_sigterm_gives_the_work_back_at_once(queues, db, tiles, worker, tmp_path):
+    publish(str(db), queues[0], tiles[:1])
+    process = worker(fault="block_read:stop")
+    deadline = time.monotonic() + 40
+    while queue_status(queues[0]).in_flight == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    family = process.children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    while queue_status(queues[0]).visible == 0 and time.monotonic() < asked + 10:
+        time.sleep(0.1)
+    assert time.monotonic() - asked < 5
+    code, _, err = finish(process, within=10)
+    assert code == 3, err
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+    code, out, err = finish(worker())
+    assert "OK:1" in out, err
+    good(tmp_path, 1)
+
+
+def test_a_lost_lease_publishes_nothing(queues, db, tiles, worker, proxy, tmp_path):
+    publish(str(db), queues[0], tiles[:1])
+    proxy.refuse["ChangeMessageVisibility"] = (400, "ReceiptHandleIsInvalid")
+    process = worker("--max-tasks", "1", fault="before_item:sleep8", idle=1)
+    code, _, err = finish(process)
+    assert "lease lost" in err
+    assert not list((tmp_path / "out").rglob("*.stac-item.json")) or "OK:1" in err
+    proxy.refuse.clear()
+    code, _, err = finish(worker(idle=8))
+    assert code == 0, err
+    good(tmp_path, 1)
+
+
+def test_the_second_worker_at_a_tile_finds_it_finished(queues, db, tiles, worker, tmp_path):
+    publish(str(db), queues[0], [tiles[0], tiles[0]])
+    both = [worker("--max-tasks", "1"), worker("--max-tasks", "1")]
+    ends = [finish(p) for p in both]
+    assert [e[0] for e in ends] == [0, 0], ends
+    good(tmp_path, 1)
+    assert queue_status(queues[0]).in_flight == 0
