@@ -82,3 +82,8 @@ def _say(text: str) -> None:
 def _command_path(exc: object) -> str:
     context = getattr(exc, "ctx", None)
     return str(context.command_path) if context is not None else "odc-stats-gpu"
+
+
+def redrive() -> int:
+    """Entry point of `redrive-queue`, the command that operators know by that name."""
+    return main(["redrive-queue", *sys.argv[1:]])
