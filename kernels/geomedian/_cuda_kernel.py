@@ -52,20 +52,21 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
     def gather(stack, missing, i, j, inside, lane, words, base):  # type: ignore[no-untyped-def]
         """Keep a pixel's valid observations; return how many."""
         value = cuda.local.array(P, int32)
-        dates = stack.shape[1]
-        sub = lane % lanes
-        n = np.int32(0)
-        for first in range(0, dates, lanes):
-            t = first + sub
+        dates = np.int32(stack.shape[1])
+        sub = np.int32(lane % lanes)
+        n, first = np.int32(0), np.int32(0)
+        while first < dates:
+            t = np.int32(first + sub)
             valid = False
             if inside & (t < dates):
                 valid = S.read(stack, t, i, j, missing, value)
             before_me, found = G.place(valid, lane)
             if valid:
-                slot = n + before_me
-                column = lane - sub + slot % lanes
-                S.pack(value, words, np.int32(base + slot // lanes * STRIDE + column * WORDS))
+                slot = np.int32(n + before_me)
+                row, column = np.int32(slot // lanes), np.int32(slot % lanes)
+                S.pack(value, words, np.int32(base + row * STRIDE + (lane - sub + column) * WORDS))
             n = np.int32(n + found)
+            first = np.int32(first + lanes)
         return n
 
     @device

@@ -42,9 +42,9 @@ def samples(P: int, kind: str) -> ModuleType:
         for b in fixed(P):
             v = value[b]
             if kind == "float32":
-                magnitude = v & MAGNITUDE
+                magnitude = np.int32(v & MAGNITUDE)
                 if magnitude == 0:
-                    v = magnitude  # -0 is missing where 0 is
+                    v = np.int32(0)  # -0 is missing where 0 is
                 valid = valid & (magnitude < INFINITY)
             valid = valid & (v != missing[b])
         return valid

@@ -294,3 +294,23 @@ def test_a_scene_without_location_is_named(archive, index):
     index.datasets.add(dataset)
     with pytest.raises(DataError, match=str(uuid)):
         list(DatacubeSource("nowhere", "stats").datasets(None, None))
+
+
+def test_the_old_readmes_command_reads_the_index(indexed, tmp_path):
+    """The product as a positional, no time range: all years, three kinds of files."""
+    import sys
+
+    _, names = indexed
+    command = [sys.executable, "-m", "odc_stats_gpu", "save-tasks", "--env", "stats"]
+    options = ["--frequency", "annual", "--grid", "au-30", names[0]]
+    run = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    base = f"{names[0]}_all"
+    with TaskDb.open(tmp_path / f"{base}.db") as db:
+        periods = {i.period for i in db.indexes()}
+        assert str(db.grid.name) == "au-30"
+    assert len(periods) >= 3
+    for name in (f"{base}.csv", *(f"{base}-{p}.geojson" for p in periods)):
+        assert (tmp_path / name).stat().st_size > 0
