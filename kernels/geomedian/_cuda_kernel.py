@@ -34,6 +34,7 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
         stack: (band, date, y, x), any strides; float32 as int32 bits.
         missing: tuple of P int32: a band's missing value (float32: its bits), or one it can't have.
         unit: length of 1 DN. shift: offset/scale.
+        first_block: int32, added to the block's index, so that a few blocks at a time make an image.
         scratch: int32, where observations go if not on chip.
         geomedian, smad, emad, bcmad: float32 (band, pixel) and (pixel,). count: uint16 (pixel,).
     Blocks are whole warps; grid, dynamic shared memory and scratch are as `_cuda_plan` says.
@@ -89,9 +90,8 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
         for b in range(P):
             y[b] = G.total(y[b]) * part
 
-    @device
-    def reduce_tile(  # type: ignore[no-untyped-def]
-        tile, stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
+    def kernel(  # type: ignore[no-untyped-def]
+        stack, missing, unit, shift, first_block, scratch, geomedian, smad, emad, bcmad, count
     ):
         y = cuda.local.array(P, float32)
         shared = cuda.shared.array(0, int32)
@@ -109,6 +109,7 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
             words = scratch
             base = np.int32((cuda.blockIdx.x * warps + warp) * capacity)
             store = np.int32(warp * NUMBERS)
+        tile = np.int32(first_block + cuda.blockIdx.x)
         pixel = np.int32((tile * warps + warp) * share + lane // lanes)
         row = np.int32(pixel // width)
         column = np.int32(pixel - row * width)
@@ -135,21 +136,5 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
             emad[pixel] = spread
             bcmad[pixel] = ratio
             count[pixel] = n
-
-    def kernel(  # type: ignore[no-untyped-def]
-        stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
-    ):
-        tile = np.int32(cuda.blockIdx.x)
-        if on_chip:
-            reduce_tile(
-                tile, stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
-            )
-        else:
-            per_tile = cuda.blockDim.x // lanes
-            while tile * per_tile < stack.shape[2] * stack.shape[3]:
-                reduce_tile(
-                    tile, stack, missing, unit, shift, scratch, geomedian, smad, emad, bcmad, count
-                )
-                tile = np.int32(tile + cuda.gridDim.x)
 
     return unrolled(kernel)

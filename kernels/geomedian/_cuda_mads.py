@@ -70,8 +70,10 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
             if (xx > ZERO) & (mm > ZERO):
                 per_x = rsqrt(xx)
                 cos = length * (ONE + t) * per_x
-                smooth = rr * per_x * per_x / (ONE + cos)
-                angle = bits_of(smooth if cos > ZERO else ONE - cos)
+                if cos > ZERO:
+                    angle = bits_of(rr * per_x * per_x / (ONE + cos))
+                else:
+                    angle = bits_of(ONE - cos)
             ratio = BEYOND
             if beside > ZERO:
                 ratio = bits_of(apart / beside)

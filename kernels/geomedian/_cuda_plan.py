@@ -14,6 +14,8 @@ BLOCK_BYTES = 48 << 10
 BLOCK_RESERVE = 1 << 10
 """shared memory that the driver takes for itself per block"""
 BLOCK_WARPS = 4
+OFF_CHIP_BLOCKS = 4
+"""blocks per multiprocessor and launch where observations are in device memory"""
 SCRATCH_BYTES = 256 << 20
 """device memory for observations that fit on no chip"""
 
@@ -39,7 +41,10 @@ class Plan:
     """whether a pixel's observations stay in shared memory"""
     warps: int
     """per block"""
+    blocks: int
+    """that make all pixels"""
     grid: int
+    """blocks per launch: all, but if observations are in device memory, what has room there"""
     shared_bytes: int
     """dynamic shared memory per block"""
     scratch_words: int
@@ -105,12 +110,15 @@ def plan(
         size = bytes_per_warp(P, kind, dates, count)
         warps, resident = _block(size, device)
         if resident >= WANTED_WARPS or (count == choices[-1] and resident >= LEAST_WARPS):
-            per_block = warps * WARP // count
+            while warps > 1 and warps * WARP >= 2 * count * pixels:
+                warps //= 2
+            blocks = -(-pixels // (warps * WARP // count))
             return Plan(
                 lanes=count,
                 on_chip=True,
                 warps=warps,
-                grid=max(1, -(-pixels // per_block)),
+                blocks=blocks,
+                grid=blocks,
                 shared_bytes=warps * size,
                 scratch_words=0,
             )
@@ -122,18 +130,20 @@ def off_chip(
 ) -> Plan:
     """Plan with the observations in device memory, read again through the caches."""
     block_words = BLOCK_WARPS * words_per_warp(P, kind, dates, lanes)
+    blocks = -(-pixels // (BLOCK_WARPS * WARP // lanes))
     grid = min(
-        -(-pixels // (BLOCK_WARPS * WARP // lanes)),
-        device.count * WANTED_WARPS // BLOCK_WARPS,
+        blocks,
+        device.count * OFF_CHIP_BLOCKS,
         max(1, SCRATCH_BYTES // 4 // max(1, block_words)),
     )
     return Plan(
         lanes=lanes,
         on_chip=False,
         warps=BLOCK_WARPS,
-        grid=max(1, grid),
+        blocks=blocks,
+        grid=grid,
         shared_bytes=4 * BLOCK_WARPS * numbers_per_warp(P, lanes),
-        scratch_words=max(1, grid) * block_words,
+        scratch_words=grid * block_words,
     )
 
 

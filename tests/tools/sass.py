@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from cudahost import offline
+from cudahost import code_library
 
 TARGETS = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 _SHARED_KIB = {"75": 64, "80": 164, "86": 100, "89": 100, "90": 228, "100": 228, "120": 100}
@@ -73,15 +73,9 @@ class Cost:
         return min(by_registers, by_shared, most // threads) * threads
 
 
-def compile_ptx(function, signature, cc, *, fastmath=True, **options) -> str:
+def compile_ptx(function, signature, cc, *, fastmath=True) -> str:
     """PTX of a kernel function for one target."""
-    from numba import cuda
-
-    offline(cc)
-    ptx, _ = cuda.compile(
-        function, signature, device=False, abi="numba", cc=cc, fastmath=fastmath, **options
-    )
-    return ptx
+    return code_library(function, signature, fastmath=fastmath).get_asm_str(cc=cc)
 
 
 def cost(function, signature, cc, **options) -> Cost:

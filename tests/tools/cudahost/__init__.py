@@ -26,7 +26,7 @@ from numba.np import numpy_support
 
 from cudahost._ir import host_module
 
-__all__ = ["HostKernel", "offline"]
+__all__ = ["HostKernel", "code_library", "offline"]
 
 
 @cache
@@ -59,6 +59,22 @@ def offline(cc: tuple[int, int]) -> None:
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=cc)
 
 
+@cache
+def code_library(function, signature, *, cc=(9, 0), fastmath=True):
+    """numba-cuda's typed and lowered kernel: its LLVM IR, and its PTX for any target.
+
+    The IR is the same for all targets, and making it is most of the time of a compilation: hence a
+    cache for all that a test session does with a kernel.
+    """
+    from numba.cuda import compiler
+
+    offline(cc)
+    library, _ = compiler._compile_pyfunc_with_fixup(
+        function, signature, device=False, abi="numba", cc=cc, fastmath=fastmath
+    )
+    return library
+
+
 class HostKernel:
     """A kernel function compiled for the CUDA target and callable on NumPy arrays.
 
@@ -66,14 +82,9 @@ class HostKernel:
     """
 
     def __init__(self, function, signature, *, cc=(9, 0), fastmath=True):
-        from numba.cuda import compiler
-
         lib = runtime()
-        offline(cc)
         self.signature = signature
-        library, _ = compiler._compile_pyfunc_with_fixup(
-            function, signature, device=False, abi="numba", cc=cc, fastmath=fastmath
-        )
+        library = code_library(function, signature, cc=cc, fastmath=fastmath)
         texts = list(library.llvm_strs)
         for linked in getattr(library, "_linking_libraries", ()):
             texts += linked.llvm_strs

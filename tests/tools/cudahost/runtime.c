@@ -80,6 +80,7 @@ static void **arguments;
 char ch_shared_memory[SHARED_BYTES + GUARD_BYTES] __attribute__((aligned(64)));
 static long shared_size, switches, warnings;
 static char message[256];
+static int backwards; /* threads run from the last to the first: a race gives another result */
 
 static void run_fiber(void)
 {
@@ -259,8 +260,8 @@ static int run_block(void)
     for (;;) {
         int ran = 0;
         for (int i = 0; i < fiber_count; i++)
-            if (fibers[i].state == READY) {
-                current = fibers + i;
+            if (fibers[backwards ? fiber_count - 1 - i : i].state == READY) {
+                current = fibers + (backwards ? fiber_count - 1 - i : i);
                 SWITCH(scheduler, current->context);
                 ran = 1;
             }
@@ -309,6 +310,7 @@ static int check_guard(void)
 }
 
 const char *ch_message(void) { return message; }
+void ch_order(int last_first) { backwards = last_first; }
 long ch_switches(void) { return switches; }
 long ch_warnings(void) { return warnings; }
 
