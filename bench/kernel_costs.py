@@ -47,8 +47,10 @@ def cost(bands: int, lanes: int, cc: tuple[int, int]) -> sass.Cost:
 def table() -> str:
     """All targets, as Markdown."""
     rows = [
-        "| target | bands | lanes per pixel | registers | spills | stack "
-        "| shared per warp at 40 dates |",
+        (
+            "| target | bands | lanes per pixel | registers | spills | stack "
+            "| shared per warp at 40 dates |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for cc in sass.TARGETS:
