@@ -1,4 +1,4 @@
-"""The geomedian's CUDA kernel, its own IR run on this CPU: any lanes, on chip and off, any launch."""
+"""The geomedian's CUDA kernel, its own IR run on this CPU: any lanes, any launch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ FOUR, MEMORY, TEN = (6, 4, True), (6, 4, False), (10, 8, True)
 OFTEN = (FOUR, TEN)
 SELDOM = tuple(
     pytest.param(v, marks=pytest.mark.slow)
-    for v in ((6, 1, True), (6, 2, True), (6, 16, True), (6, 32, True), (6, 32, False), (16, 4, True))
+    for v in (
+        (6, 1, True),
+        (6, 2, True),
+        (6, 16, True),
+        (6, 32, True),
+        (6, 32, False),
+        (16, 4, True),
+    )
 )
 
 
