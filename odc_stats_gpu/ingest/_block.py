@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,7 +130,7 @@ class _Slot:
         scenes = self.groups[group]
         for number, plane in enumerate(scenes[0].planes):
             pieces = [self._pieces[group, s][number] for s in range(len(scenes))]
-            names = set(pieces[0].variables)
+            names: set[Hashable] = set(pieces[0].variables)
             if number == 0:
                 names -= {n for p in scenes[0].planes[1:] for n in p.names}
             bands = [b for b in self.plan.stack_bands if b.name in names]
@@ -139,9 +139,8 @@ class _Slot:
             with stage("fuse"):
                 window, fused = self._join(pieces, bands, scenes[0])
             with stage("warp"):
-                for run in _runs(bands, fused):
+                for first, run in _runs(self.plan.stack_bands, names, fused):
                     src = as_stack(fused, [b.name for b in run])
-                    first = self.plan.stack_bands.index(run[0])
                     resample(
                         src,
                         out[first : first + len(run)],
@@ -198,15 +197,22 @@ def _given(ds: xr.Dataset, name: str, hook: str, plugin: str) -> xr.Variable:
     return variable
 
 
-def _runs(bands: list[NativeBand], fused: xr.Dataset) -> Iterator[list[NativeBand]]:
-    """Neighbouring bands that one call of the warp can take together."""
+def _runs(
+    stack: tuple[NativeBand, ...], names: set[Hashable], fused: xr.Dataset
+) -> Iterator[tuple[int, list[NativeBand]]]:
+    """Those of the bands that one call of the warp can take together, and where they begin.
+
+    They are neighbours in the stack: bands of another plane may lie between two of this one.
+    """
     run: list[NativeBand] = []
-    for band in bands:
-        if run and _kind(run[0], fused) != _kind(band, fused):
-            yield run
+    for place, band in enumerate(stack):
+        if run and (band.name not in names or _kind(run[0], fused) != _kind(band, fused)):
+            yield place - len(run), run
             run = []
-        run.append(band)
-    yield run
+        if band.name in names:
+            run.append(band)
+    if run:
+        yield len(stack) - len(run), run
 
 
 def _kind(band: NativeBand, fused: xr.Dataset) -> tuple[Any, ...]:
