@@ -108,7 +108,7 @@ else:
     def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any, k: Any, to: Any) -> Any:
         """Pointer to element at + k, k constant, of a contiguous array, without any test."""
         data = context.make_array(kind)(context, builder, array).data
-        first = builder.gep(data, [builder.sext(at, ir.IntType(64))])
+        first = builder.gep(data, [at])
         return builder.bitcast(builder.gep(first, [k]), to.as_pointer())
 
     def _loader(kind: Any, native: Any) -> Any:
@@ -116,7 +116,7 @@ else:
             def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 return builder.load(_place(context, builder, sig.args[0], *args, native), align=4)
 
-            return kind(words, types.int32, types.int64), emit
+            return kind(words, types.int64, types.int64), emit
 
         return intrinsic(make)
 
@@ -127,7 +127,7 @@ else:
                 builder.store(args[3], place, align=4)
                 return context.get_dummy_value()
 
-            return types.void(words, types.int32, types.int64, kind), emit
+            return types.void(words, types.int64, types.int64, kind), emit
 
         return intrinsic(make)
 

@@ -88,14 +88,14 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
     def middle(words, first, end):  # type: ignore[no-untyped-def]
         """Return the two middle keys (one twice where the number is odd) and how many there are."""
         low, high, n = MISSING, LEAST, NONE
-        at = first
+        at = np.int64(first)
         while at < end:
             key = peek(words, at, 0)
             low = min(low, key)
             if key < MISSING:
                 high = max(high, key)
                 n = np.int32(n + 1)
-            at = np.int32(at + STRIDE)
+            at += STRIDE
         low, high, n = G.least(low), G.most(high), G.total(n)
         if n == 0:
             low, high = NONE, NONE
@@ -103,11 +103,11 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
         while G.anyone(low < high):
             cut = np.int32((low >> ODD) + (high >> ODD) + (low & high & ODD))
             below = NONE
-            at = first
+            at = np.int64(first)
             while at < end:
                 if peek(words, at, 0) <= cut:
                     below = np.int32(below + 1)
-                at = np.int32(at + STRIDE)
+                at += STRIDE
             below = G.total(below)
             if low < high:
                 if below < need:
@@ -117,7 +117,7 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
                     if below == need:
                         low = cut
         below, lower, upper = NONE, LEAST, MISSING
-        at = first
+        at = np.int64(first)
         while at < end:
             key = peek(words, at, 0)
             if key <= high:
@@ -125,7 +125,7 @@ def mads(P: int, G: ModuleType, S: ModuleType) -> ModuleType:
                 lower = max(lower, key)
             else:
                 upper = min(upper, key)
-            at = np.int32(at + STRIDE)
+            at += STRIDE
         below, lower, upper = G.total(below), G.most(lower), G.least(upper)
         if below >= n // 2 + 1:
             upper = lower
