@@ -102,8 +102,12 @@ def local_path(uri: str) -> str | None:
     """Path of a file on this machine; None for everything else."""
     if uri.startswith("file://"):
         path = "/" + uri.removeprefix("file://").removeprefix("localhost").lstrip("/")
-        # Documents write both forms: the literal one wins where such a file exists.
-        return path if "%" not in path or Path(path).exists() else unquote(path)
+        if "%" not in path or Path(path).exists():
+            return path
+        # Documents write both forms, and a literal name may be joined to an escaped folder.
+        folder, _, name = path.rpartition("/")
+        mixed = f"{unquote(folder)}/{name}"
+        return mixed if Path(mixed).exists() else unquote(path)
     return None if "://" in uri or uri.startswith("/vsi") else uri
 
 

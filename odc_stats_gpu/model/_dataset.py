@@ -165,6 +165,10 @@ def resolve(base: str, path: str) -> str:
         return path
     if path.startswith("/"):
         return "file://" + path
+    if (
+        "://" not in path and ":" in path.split("/", 1)[0]
+    ):  # a file name, though it looks like a scheme
+        path = "./" + path
     parsed = urlparse(base)
     if parsed.scheme in ("http", "https", "file"):
         return urljoin(base, path)

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from odc_stats_gpu.errors import ConfigError
+
 
 class OutputProduct(BaseModel):
     """The `product:` block of a run configuration. Defaults are the plugin's, then the field's."""
@@ -35,6 +37,18 @@ class OutputProduct(BaseModel):
         """YAML reads an unquoted 3.0 as a number."""
         return str(value) if isinstance(value, (int, float)) else value
 
+    @field_validator("region_code_format")
+    @classmethod
+    def _fits_a_tile(cls, value: str) -> str:
+        try:
+            if value.format(x=1, y=2) == value.format(x=3, y=2) or value.format(
+                x=1, y=2
+            ) == value.format(x=1, y=3):
+                raise ValueError("tiles would share a name, both {x} and {y} are needed")
+        except (LookupError, AttributeError) as exc:
+            raise ValueError(f"only {{x}} and {{y}} are known, not {exc}") from None
+        return value
+
     @property
     def href(self) -> str:
         """Public address of the product."""
@@ -45,15 +59,22 @@ class OutputProduct(BaseModel):
         return self.region_code_format.format(x=x, y=y)
 
     def expand_location(self, template: str) -> str:
-        """Fill {name} {product} {short_name} {version} ... of an output location."""
+        """Fill {name} {product} {short_name} {version} ... of an output location.
+
+        Raises ConfigError for a name that isn't known.
+        """
         if "{" in template and "}" in template:
             dashed = self.version.replace(".", "-")
-            template = template.format(
-                name=self.name,
-                product=self.name,
-                short_name=self.short_name,
-                version=dashed,
-                version_dashed=dashed,
-                version_raw=self.version,
-            )
+            values = {
+                "name": self.name, "product": self.name, "short_name": self.short_name,
+                "version": dashed, "version_dashed": dashed, "version_raw": self.version,
+            }  # fmt: skip
+            try:
+                template = template.format(**values)
+            except (LookupError, ValueError, AttributeError):
+                known = ", ".join(f"{{{name}}}" for name in values)
+                raise ConfigError(
+                    f"can't fill in the location {template!r}",
+                    f"known: {known}; a brace that belongs to the name is written twice",
+                ) from None
         return template.rstrip("/")

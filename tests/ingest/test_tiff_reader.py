@@ -212,6 +212,16 @@ def test_odd_names_are_read_as_written_or_escaped(tmp_path, name):
         np.testing.assert_array_equal(got, pixels[0])
 
 
+def test_a_literal_name_joined_to_an_escaped_folder(tmp_path):
+    """What a document at an escaped address says of the file beside it."""
+    folder = tmp_path / "100 % é"
+    folder.mkdir()
+    pixels = content("int16")
+    write(folder / "a%20b.tif", pixels, **TILED)
+    _, got = read(f"{folder.as_uri()}/a%20b.tif")
+    np.testing.assert_array_equal(got, pixels[0])
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no such file: file://.*/b\.tif"):
         read(f"file://{tmp_path}/b.tif")

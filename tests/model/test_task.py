@@ -9,7 +9,15 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from odc_stats_gpu.errors import ConfigError, DataError
-from odc_stats_gpu.model import Dataset, OutputProduct, Task, TileIndex, TimeRange
+from odc_stats_gpu.model import (
+    Dataset,
+    OutputProduct,
+    Task,
+    TileIndex,
+    TimeRange,
+    parse_config,
+    resolve,
+)
 
 PRODUCT = OutputProduct(name="ga_ls_gm", short_name="gm", version="3.0.0")
 
@@ -118,3 +126,25 @@ def test_centre_time_is_the_middle_of_the_pass_in_utc():
     }
     when = Dataset.from_doc(document(properties=props), "/x.yaml").time
     assert (when.hour, when.second, when.tzinfo) == (0, 10, None)
+
+
+@pytest.mark.parametrize("template", ["s3://b/{}", "/out/{nam}", "/out/{version:d}", "/out/}{"])
+def test_a_location_that_cannot_be_filled_in_lists_what_is_known(template):
+    with pytest.raises(ConfigError, match=r"can't fill in .*\{short_name\}, \{version\}"):
+        PRODUCT.expand_location(template)
+
+
+def test_braces_in_a_location():
+    assert PRODUCT.expand_location("/out/{{a}}/{name}/{version}/") == "/out/{a}/ga_ls_gm/3-0-0"
+
+
+@pytest.mark.parametrize("text", ["x{x:02d}", "x{x}y{z}", "h{}v{}", "x{x:y}y{y}", "all"])
+def test_a_region_code_that_tiles_would_share_is_refused(text):
+    with pytest.raises(ConfigError, match=r"product\.region_code_format = .*\{y\}|Invalid format"):
+        parse_config({"product": {"name": "a", "region_code_format": text}})
+
+
+def test_a_file_name_may_hold_a_colon():
+    base = "file:///data/s%20e/x.odc-metadata.yaml"
+    assert resolve(base, "a:b.tif") == "file:///data/s%20e/a:b.tif"
+    assert resolve(base, "gs://b/k.tif") == "gs://b/k.tif"
