@@ -31,7 +31,7 @@ class InlineExecutor:
         self, token: CancelToken | None = None, progress: OnProgress | None = None
     ) -> None:
         self._token = token or CancelToken()
-        self._progress = progress
+        self._progress = progress or (lambda *_: None)
         self._config: RunConfig | None = None
 
     def prepare(self, request: RunRequest) -> Prepared:
@@ -39,17 +39,28 @@ class InlineExecutor:
         self._token.interrupts = True
         self._config = run_config(request)
         on_first_read(lambda: log("first_read", seconds=round(time.time() - request.started, 3)))
-        return prepare(request)
+        prepared = prepare(request)
+        self._token.interrupts = not request.queue  # no answer of the queue may get lost
+        return prepared
 
     def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
         """Make the tile, then return."""
         if self._config is None:
             raise RuntimeError("prepare() comes before submit()")
         future: Future[TaskResult] = Future()
+
+        def progress(tile: str, done: int, total: int) -> None:
+            if guard is not None:
+                guard()
+            self._progress(tile, done, total)
+
+        before, self._token.interrupts = self._token.interrupts, True
         try:
-            future.set_result(process_task(job, self._config, self._token, self._progress, guard))
+            future.set_result(process_task(job, self._config, self._token, progress, guard))
         except Cancelled as exc:
             future.set_exception(exc)
+        finally:
+            self._token.interrupts = before
         return future
 
     def kill(self, reason: str) -> None:

@@ -16,10 +16,17 @@ from odc_stats_gpu.engine._job import CancelToken, Guard, OnProgress, TaskJob, T
 from odc_stats_gpu.engine._memory import plan_blocks
 from odc_stats_gpu.engine._pipeline import run_blocks
 from odc_stats_gpu.engine._session import Session, session_for
-from odc_stats_gpu.errors import Cancelled, OdcStatsError, StoreError
+from odc_stats_gpu.errors import Cancelled, OdcStatsError
 from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import RunConfig, Task
-from odc_stats_gpu.output import TileWriter, is_done, item_uri
+from odc_stats_gpu.output import (
+    ChangedError,
+    OvertakenError,
+    TileWriter,
+    is_done,
+    item_uri,
+    read_back,
+)
 from odc_stats_gpu.telemetry import fault_point, recording, stage
 
 
@@ -35,7 +42,8 @@ def process_task(
     Raises Cancelled when `token` was set; the tile is then as if it had never been begun.
     `confirm` says that others may be at the same tile: it is called before the first file and
     before the item and may raise Cancelled; a tile that somebody else has finished meanwhile is
-    left alone and counts as skipped, and nothing that others may have written is taken back.
+    looked through, left alone and counts as skipped, and nothing that others may have written is
+    taken back. Done or skipped then means that the item was read.
     """
     started = time.perf_counter()
     token = token or CancelToken()
@@ -53,6 +61,8 @@ def process_task(
             with stage("exists"):
                 skip = not config.overwrite and is_done(task, session.store)
             if skip:
+                if confirm is not None:
+                    read_back(task, session.store)
                 status = "skipped"
             else:
                 made = _make(task, session, token, progress or (lambda *_: None), job.tile, confirm)
@@ -97,7 +107,7 @@ def _make(
     rgb = (plugin.rgb_bands, plugin.rgb_clamp) if plugin.rgb_bands else None
     writer = TileWriter(
         task, bands, session.store, cog=config.cog, rgb=rgb, info=session.info,
-        threads=session.threads,
+        threads=session.threads, shared=confirm is not None,
     )  # fmt: skip
     try:
         run_blocks(
@@ -106,20 +116,26 @@ def _make(
         )  # fmt: skip
         with stage("commit"):
             writer.commit(_gate(task, session, token, confirm))
-    except _OvertakenError:
-        _vouch(task, session)
-        return False
+    except OvertakenError:
+        return _left_to_others(task, session)
     except BaseException as exc:
         writer.abort()
+        if isinstance(exc, ChangedError) and is_done(task, session.store):
+            return _left_to_others(task, session)
         if isinstance(exc, Cancelled) and not token.lost and confirm is None:
             _withdraw(task, session)
         raise
     fault_point("task_done")
-    if confirm is not None and not is_done(task, session.store):
-        raise StoreError("the STAC item can't be read back", "look at the store's permissions")
     if confirm is not None:
         _vouch(task, session)
     return True
+
+
+def _left_to_others(task: Task, session: Session) -> bool:
+    """Look whether what somebody else has finished is whole; raises StoreError."""
+    read_back(task, session.store, assets=True)
+    _vouch(task, session)
+    return False
 
 
 def _vouch(task: Task, session: Session) -> None:
@@ -137,10 +153,6 @@ def _vouch(task: Task, session: Session) -> None:
         session.store.put(path, ("\n".join(mended) + "\n").encode(), "text/plain")
 
 
-class _OvertakenError(Cancelled):
-    """Somebody else has finished the tile meanwhile."""
-
-
 def _gate(
     task: Task, session: Session, token: CancelToken, confirm: Guard | None
 ) -> Callable[[], None]:
@@ -148,11 +160,10 @@ def _gate(
 
     def check() -> None:
         token.check()
-        if confirm is None:
-            return
-        confirm()
-        if not session.config.overwrite and is_done(task, session.store):
-            raise _OvertakenError("another worker has finished this tile")
+        if confirm is not None:
+            confirm()
+            if not session.config.overwrite and is_done(task, session.store):
+                raise OvertakenError("another worker has finished this tile")
 
     return check
 

@@ -2,13 +2,16 @@
 
 from odc_stats_gpu.output._budget import writer_bytes
 from odc_stats_gpu.output._findings import Finding, Report, TileFindings
+from odc_stats_gpu.output._publish import OvertakenError, read_back
 from odc_stats_gpu.output._report import write_report
-from odc_stats_gpu.output._store import Store, open_store
+from odc_stats_gpu.output._store import ChangedError, Store, open_store
 from odc_stats_gpu.output._verify import verify
 from odc_stats_gpu.output._writer import TileWriter, Written, is_done, item_uri
 
 __all__ = [
+    "ChangedError",
     "Finding",
+    "OvertakenError",
     "Report",
     "Store",
     "TileFindings",
@@ -17,6 +20,7 @@ __all__ = [
     "is_done",
     "item_uri",
     "open_store",
+    "read_back",
     "verify",
     "write_report",
     "writer_bytes",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from odc_stats_gpu.errors import ConfigError, StoreError
-from odc_stats_gpu.output._store import PART_SUFFIX, Data
+from odc_stats_gpu.output._store import ANY, PART_SUFFIX, ChangedError, Data
 
 _STALE = 3600.0
 """Seconds after which a temporary file of another machine counts as abandoned."""
@@ -28,6 +29,7 @@ _REMEDIES = {
     errno.EEXIST: "a part of the path is a file: choose another --location",
 }
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LocalStore:
@@ -58,7 +60,28 @@ class LocalStore:
         except OSError as exc:
             raise _error("read", self.root / path, exc) from exc
 
-    def put(self, path: str, data: Data, content_type: str) -> None:  # noqa: ARG002 - files have none
+    def versions(self, paths: Sequence[str]) -> dict[str, str]:
+        """Inode, size and time of those that exist."""
+        found = {path: self._version(path) for path in paths}
+        return {path: version for path, version in found.items() if version is not None}
+
+    def _version(self, path: str) -> str | None:
+        try:
+            stat = (self.root / path).stat()
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return None
+            raise _error("look at", self.root / path, exc) from exc
+        return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
+
+    def put(
+        self,
+        path: str,
+        data: Data,
+        content_type: str,  # noqa: ARG002 - files have none
+        *,
+        expect: str | None = ANY,
+    ) -> str:
         """Write under a hidden name in the same folder, fsync, rename."""
         final = self.root / path
         part = final.parent / f".{final.name}.{_who()}.{uuid.uuid4().hex[:8]}{PART_SUFFIX}"
@@ -70,14 +93,48 @@ class LocalStore:
                         out.write(chunk)
                     out.flush()
                     os.fsync(out.fileno())
-                part.replace(final)
+                self._place(part, path, expect)
             except BaseException:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
                 raise
             _fsync_folder(final.parent)
+            return self._version(path) or ""
         except OSError as exc:
             raise _error("write", final, exc) from exc
+
+    def _place(self, part: Path, path: str, expect: str | None) -> None:
+        """Give a whole file its name, if what bears that name is what was expected."""
+        final = self.root / path
+        if expect is None:
+            try:
+                os.link(part, final)  # fails, atomically, when the name is taken
+            except FileExistsError:
+                self._refuse(part, final)
+            except OSError as exc:
+                if exc.errno not in _NO_LINKS:
+                    raise
+                if final.exists():
+                    self._refuse(part, final)
+                else:
+                    part.replace(final)
+            part.unlink(missing_ok=True)
+            return
+        if expect != ANY and self._version(path) != expect:
+            self._refuse(part, final)
+            part.unlink(missing_ok=True)
+            return
+        part.replace(final)
+
+    def _refuse(self, part: Path, final: Path) -> None:
+        """Raise ChangedError, unless the other file says the same."""
+        with contextlib.suppress(FileNotFoundError):
+            if filecmp.cmp(part, final, shallow=False):
+                return
+        raise ChangedError(
+            f"{final} was written by somebody else meanwhile",
+            "another worker is at this tile: it is left to that one",
+        )
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is absent is fine."""

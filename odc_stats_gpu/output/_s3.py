@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterable, Iterator
+import itertools
+import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from odc_stats_gpu.errors import ConfigError, StoreError
-from odc_stats_gpu.output._store import Data
+from odc_stats_gpu.output._s3_upload import Upload
+from odc_stats_gpu.output._store import ANY, ChangedError, Data
 
-_PART_BYTES = 16 << 20
-"""Size of a multipart part; smaller objects go in one request."""
 _ABSENT = ("404", "NoSuchKey", "NotFound")
 _DENIED = ("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch",
            "ExpiredToken", "AllAccessDisabled", "AccountProblem")  # fmt: skip
@@ -23,6 +23,9 @@ _DENIED = ("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "Sig
 _HOPELESS = ("NoSuchBucket", "InvalidBucketName", "NoCredentials",
              "AccessControlListNotSupported")  # fmt: skip
 """Besides denial: what no retry mends."""
+_CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+_GONE = ("404", "NoSuchKey", "NotFound")
+"""As the answer to If-Match: the object was deleted."""
 
 
 class S3Store:
@@ -36,6 +39,9 @@ class S3Store:
         self.acl = acl
         self.unsigned = unsigned
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._conditions = True
+        payer = bool(os.environ.get("AWS_REQUEST_PAYER"))
+        self._pays = {"RequestPayer": "requester"} if payer else {}
 
     @cached_property
     def _client(self) -> Any:
@@ -68,7 +74,9 @@ class S3Store:
         try:
             return cast(
                 "str",
-                self._client.head_object(Bucket=self.bucket, Key=self._key(path))["ETag"],
+                self._client.head_object(Bucket=self.bucket, Key=self._key(path), **self._pays)[
+                    "ETag"
+                ],
             )
         except _errors() as exc:
             if _code(exc) in _ABSENT:
@@ -78,29 +86,83 @@ class S3Store:
     def read(self, path: str) -> bytes:
         """The whole object."""
         try:
-            found = self._client.get_object(Bucket=self.bucket, Key=self._key(path))
+            found = self._client.get_object(Bucket=self.bucket, Key=self._key(path), **self._pays)
             with found["Body"] as body:
                 return cast("bytes", body.read())
         except _errors() as exc:
             raise self._error("read", path, exc) from exc
 
-    def put(self, path: str, data: Data, content_type: str) -> None:
-        """Upload with a SHA-256 checksum, in parts when large: visible only once complete."""
-        from boto3.s3.transfer import TransferConfig
-
-        extra = {"ContentType": content_type, "ChecksumAlgorithm": "SHA256"}
-        if self.acl:
-            extra["ACL"] = self.acl
-        config = TransferConfig(
-            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=4
-        )
+    def download(self, path: str, etag: str, target: Path) -> None:
+        """Write that version of an object into a file; raises StoreError, OSError."""
         try:
-            with _reader(data) as src:
-                self._client.upload_fileobj(
-                    src, self.bucket, self._key(path), ExtraArgs=extra, Config=config
-                )
+            found = self._client.get_object(
+                Bucket=self.bucket, Key=self._key(path), IfMatch=etag, **self._pays
+            )
+            with found["Body"] as body, target.open("wb") as out:
+                for chunk in body.iter_chunks(1 << 20):
+                    out.write(chunk)
         except _errors() as exc:
-            raise self._error("write", path, exc) from exc
+            raise self._error("read", path, exc) from exc
+
+    def versions(self, paths: Sequence[str]) -> dict[str, str]:
+        """ETags of those that exist: one listing, or one look each where listing is forbidden."""
+        wanted = {self._key(path): path for path in paths}
+        if not wanted:
+            return {}
+        found: dict[str, str] = {}
+        pages = self._client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(
+                Bucket=self.bucket, Prefix=_shared_start(list(wanted)), **self._pays
+            ):
+                found |= {
+                    wanted[entry["Key"]]: entry["ETag"]
+                    for entry in page.get("Contents", ())
+                    if entry["Key"] in wanted
+                }
+        except _errors() as exc:
+            if _code(exc) in _DENIED:
+                etags = {path: self.etag(path) for path in paths}
+                return {path: etag for path, etag in etags.items() if etag is not None}
+            raise self._error("list", _shared_start(list(paths)), exc) from exc
+        return found
+
+    def put(self, path: str, data: Data, content_type: str, *, expect: str | None = ANY) -> str:
+        """Upload with SHA-256 checksums, in parts when large: visible only once complete."""
+        extra = {"ContentType": content_type, **({"ACL": self.acl} if self.acl else {})}
+        condition = (
+            {} if expect == ANY or not self._conditions
+            else {"IfNoneMatch": "*"} if expect is None
+            else {"IfMatch": expect}
+        )  # fmt: skip
+        where = {"Bucket": self.bucket, "Key": self._key(path)}
+        upload = Upload(self._client, where, extra, condition, _code)
+        try:
+            etag = upload.send(data)
+        except _errors() as exc:
+            code = _code(exc)
+            if not condition or code not in (*_CHANGED, *_GONE):
+                raise self._error("write", path, exc) from exc
+            # the answer to our own first attempt may have been lost on the way
+            if (same := self._same(path, upload)) is not None:
+                return same
+            raise ChangedError(
+                f"{self.uri(path)} was written by somebody else meanwhile",
+                "another worker is at this tile: it is left to that one",
+            ) from exc
+        self._conditions = self._conditions and upload.conditional
+        return etag
+
+    def _same(self, path: str, upload: Upload) -> str | None:
+        """ETag of the object when its content is what was uploaded."""
+        with contextlib.suppress(*_errors()):
+            head = self._client.head_object(
+                Bucket=self.bucket, Key=self._key(path), ChecksumMode="ENABLED", **self._pays
+            )
+            etag, checksum = str(head["ETag"]), head.get("ChecksumSHA256")
+            if (upload.checksum and checksum == upload.checksum) or etag == upload.etag:
+                return etag
+        return None
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is absent is fine."""
@@ -115,7 +177,7 @@ class S3Store:
         head = f"{self.prefix}/" if self.prefix else ""
         pages = self._client.get_paginator("list_objects_v2")
         try:
-            for page in pages.paginate(Bucket=self.bucket, Prefix=head + prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=head + prefix, **self._pays):
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # a "folder" made in the console
                         yield entry["Key"].removeprefix(head)
@@ -176,42 +238,20 @@ class S3Store:
         return StoreError(f"can't {verb} {self.uri(path)}: {code or exc}", remedy)
 
 
-class _ChunkReader(io.RawIOBase):
-    """Chunks as a file to be read once; boto3 keeps the parts it may have to send again."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-def _reader(data: Data) -> Any:
-    if isinstance(data, bytes):
-        return io.BytesIO(data)
-    if isinstance(data, Path):
-        return data.open("rb")
-    return io.BufferedReader(_ChunkReader(data), 1 << 20)
+def _shared_start(names: Sequence[str]) -> str:
+    """What all names begin with, character by character."""
+    first, last = min(names), max(names)
+    same = (a == b for a, b in zip(first, last, strict=False))
+    return first[: sum(itertools.takewhile(bool, same))]
 
 
 def _errors() -> tuple[type[Exception], ...]:
     """Everything boto3 raises for a request that didn't succeed."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from urllib3.exceptions import HTTPError
 
-    return (BotoCoreError, ClientError, HTTPClientError, Boto3Error)
+    return (BotoCoreError, ClientError, HTTPClientError, Boto3Error, HTTPError)
 
 
 def _code(exc: BaseException) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.errors import ConfigError, StoreError
 
 type_of_suffix = {
     ".tif": "image/tiff",
@@ -21,6 +21,12 @@ Data = bytes | Path | Iterable[bytes]
 
 PART_SUFFIX = ".part"
 """Ending of the hidden temporary names of the local store."""
+ANY = "*"
+"""As `expect` of a put: whatever is there is replaced."""
+
+
+class ChangedError(StoreError):
+    """Somebody else wrote or removed the file meanwhile; theirs was left as it is."""
 
 
 class Store(Protocol):
@@ -38,8 +44,15 @@ class Store(Protocol):
     def read(self, path: str) -> bytes:
         """The whole file; raises StoreError, also when it is absent."""
 
-    def put(self, path: str, data: Data, content_type: str) -> None:
-        """Publish a whole file, or nothing; an older one is replaced. Raises StoreError."""
+    def versions(self, paths: Sequence[str]) -> dict[str, str]:
+        """What distinguishes the present contents of these files; absent ones are left out."""
+
+    def put(self, path: str, data: Data, content_type: str, *, expect: str | None = ANY) -> str:
+        """Publish a whole file, or nothing; returns its version.
+
+        `expect` is the version to be replaced, None when there must be no file yet. Raises
+        ChangedError when something else is there, unless it equals the data; StoreError.
+        """
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is absent is fine. Raises StoreError."""

@@ -21,7 +21,7 @@ from odc_stats_gpu.output._pyramid import Pyramid
 from odc_stats_gpu.output._rgba import Thumbnail, to_rgba
 from odc_stats_gpu.output._spool import Spool
 from odc_stats_gpu.output._stac import AssetFile
-from odc_stats_gpu.output._store import Store
+from odc_stats_gpu.output._store import ChangedError, Store
 from odc_stats_gpu.telemetry import fault_point, stage
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class TileWriter:
 
     `cog` are the options of RunConfig.cog, `rgb` three band names and the clamp of their values.
     Tiles of the COGs are compressed by `threads` threads of its own while later blocks compute;
-    `scratch` (default: TMPDIR) takes what is too big for memory.
+    `scratch` (default: TMPDIR) takes what is too big for memory. With `shared` others may be at the
+    same tile: what a failed attempt has put is left, lest their files are deleted.
     Raises ConfigError for options that can't be honoured.
     """
 
@@ -88,11 +89,12 @@ class TileWriter:
         info: RunInfo | None = None,
         threads: int = 2,
         scratch: Path | None = None,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._task, self._store, self._info = task, store, info or RunInfo()
         self._bands = tuple(_with_nodata(b) for b in bands)
         self._rgb = rgb
-        self._publisher = Publisher(task, store)
         self._spool = Spool(scratch)
         self._images: dict[str, _Image] = {}
         for band in self._bands:
@@ -110,6 +112,8 @@ class TileWriter:
                     task.geobox, 4, "uint8", None, cog_options(cog, _RGBA, shape), scratch
                 )
         store.sweep(task.path(""))
+        endings = [*(f"_{name}.tif" for name in self._images), "_thumbnail.jpg", ".sha1"]
+        self._publisher = Publisher(task, store, endings)
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="encode")
         self._backlog = Backlog(self._pool)
 
@@ -155,7 +159,9 @@ class TileWriter:
     def commit(self, check: Callable[[], None] | None = None) -> Written:
         """Publish everything, the item last; `check` may raise Cancelled before assets and item.
 
-        When it fails nothing of this attempt stays: neither an item nor assets.
+        When it fails nothing of this attempt stays: neither an item nor assets. Raises
+        OvertakenError when somebody else has finished the tile since this writer was made, and
+        ChangedError when somebody else is writing it.
         """
         try:
             self._backlog.wait()
@@ -185,8 +191,7 @@ class TileWriter:
         publisher, task = self._publisher, self._task
         check()
         fault_point("before_assets")
-        # while assets change, the tile is not done: an item would vouch for a mixture
-        self._store.delete(publisher.item_path)
+        publisher.begin()
         assets = list(self._pool.map(self._asset, self._images))
         if self._thumbnail is not None:
             data = self._thumbnail.jpeg()
@@ -199,7 +204,7 @@ class TileWriter:
         publisher.put(task.path(".sha1"), sums)
         fault_point("before_item")
         check()
-        publisher.put(publisher.item_path, item)
+        publisher.finish(item)
         fault_point("item_written")
         files = (*(a.path for a in assets), task.path(".sha1"), publisher.item_path)
         total = sum(a.size for a in assets) + len(sums) + len(item)
@@ -222,7 +227,7 @@ class TileWriter:
         """Take back the assets of a failed attempt."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         # a lost lease means that another worker may be writing the same files: leave them to it
-        if not isinstance(exc, Cancelled):
+        if not self._shared and not isinstance(exc, (Cancelled, ChangedError)):
             self._publisher.take_back()
 
 
