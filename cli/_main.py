@@ -17,6 +17,8 @@ _NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 some failed, 2 wrong use, 3 interrupted."""
     args = [_positional(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+    if args[:1] == ["queue-status"]:
+        args = _watch(args)
     if args[:1] == ["run"] and not _NO_WORKER & {a.partition("=")[0] for a in args}:
         from odc_stats_gpu.engine import prestart
 
@@ -33,6 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _positional(argument: str) -> str:
     """A slice from the end, `-10:`, is no option: a space in front tells the parser so."""
     return f" {argument}" if re.fullmatch(r"-\d+:[-\d:]*", argument) else argument
+
+
+def _watch(args: list[str]) -> list[str]:
+    """`--watch 5` and `--watch=5` as two options: the parser knows none with an optional value."""
+    out: list[str] = []
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if flag == "--watch" and equals:
+            out += ["--watch", f"--interval={value}"]
+        elif out[-1:] == ["--watch"] and re.fullmatch(r"\d+(\.\d*)?|\.\d+", arg):
+            out.append(f"--interval={arg}")
+        else:
+            out.append(arg)
+    return out
 
 
 def _invoke(args: list[str]) -> int:

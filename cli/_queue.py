@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from odc_stats_gpu.queue import QueueStatus
@@ -137,6 +137,8 @@ def redrive_queue(
     if own is not None and target is None:  # the name of a working queue was given
         dead, target = own, dead
     target = target or redrive_target(dead)
+    if target == dead:
+        raise ConfigError(f"{_name(dead)} can't be moved to itself", "name another target")
     if dry_run:
         waiting = int(attributes(dead).get("ApproximateNumberOfMessages", 0))
         count = waiting if limit is None else min(limit, waiting)
@@ -156,7 +158,9 @@ def redrive_queue(
 
 def queue_status(
     queue: Annotated[str, typer.Argument(help="Name, URL or ARN of the queue.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat until interrupted.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Repeat until interrupted: --watch, --watch SECONDS.")
+    ] = False,
     interval: Annotated[float, typer.Option(help="Seconds between two looks of --watch.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> int:
@@ -169,11 +173,18 @@ def queue_status(
 
     url = queue_url(queue)
     while True:
-        status = look(url)
-        typer.echo(json.dumps(dataclasses.asdict(status)) if as_json else _line(status))
+        try:
+            status = look(url)
+        except StoreError as exc:
+            if not watch:
+                raise
+            sys.stderr.write(f"{exc}\n")
+        else:
+            typer.echo(json.dumps(dataclasses.asdict(status)) if as_json else _line(status))
+        sys.stdout.flush()  # a watcher may be a pipe
         if not watch:
             return 0
-        time.sleep(max(interval, 1))
+        time.sleep(max(interval, 0.1))
 
 
 def _line(status: QueueStatus) -> str:

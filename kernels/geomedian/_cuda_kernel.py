@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
-from numba import cuda, float32, int32
+from numba import cuda, float32, int32, types
 
 from odc_stats_gpu.kernels._cuda import WARP, device, unrolled
+from odc_stats_gpu.kernels._cuda_launch import packed, strided
 from odc_stats_gpu.kernels.geomedian._cuda_algebra import algebra
 from odc_stats_gpu.kernels.geomedian._cuda_groups import groups
 from odc_stats_gpu.kernels.geomedian._cuda_mads import mads
@@ -138,3 +140,21 @@ def geomad_kernel(P: int, lanes: int, kind: str, *, on_chip: bool) -> Callable[.
             count[pixel] = n
 
     return unrolled(kernel)
+
+
+def geomad_types(P: int, kind: str) -> tuple[Any, ...]:
+    """Return the types of the kernel's arguments."""
+    numbers, count = packed("float32"), packed("uint16")
+    return (
+        strided("int32" if kind == "float32" else kind, 4),
+        types.UniTuple(int32, P),
+        float32,
+        float32,
+        int32,
+        packed("int32"),
+        packed("float32", 2),
+        numbers,
+        numbers,
+        numbers,
+        count,
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WARP = 32
 WANTED_WARPS = 8
 """resident warps of a multiprocessor, two per scheduler, that hide the latency of a pass"""
+VALID, PASSES = 0.55, 5
+"""share of dates, and passes of the slowest of a warp's pixels, that estimates assume"""
 LEAST_WARPS = 4
 """resident warps below which observations are kept in device memory instead"""
 BLOCK_BYTES = 48 << 10
@@ -103,26 +106,37 @@ def plan(
     """Choose lanes and blocks for `dates` dates of P bands of `kind`; `lanes` overrides the choice.
 
     More lanes per pixel need less memory per warp, but repeat the algebra of a pixel and add the sums
-    of its lanes up: the fewest are taken that keep WANTED_WARPS warps resident.
+    of its lanes up. The estimated instructions decide, stretched where too few warps are resident.
     """
-    choices = (lanes,) if lanes else (1, 2, 4, 8, 16, 32)
-    for count in choices:
-        size = bytes_per_warp(P, kind, dates, count)
-        warps, resident = _block(size, device)
-        if resident >= WANTED_WARPS or (count == choices[-1] and resident >= LEAST_WARPS):
-            while warps > 1 and warps * WARP >= 2 * count * pixels:
-                warps //= 2
-            blocks = -(-pixels // (warps * WARP // count))
-            return Plan(
-                lanes=count,
-                on_chip=True,
-                warps=warps,
-                blocks=blocks,
-                grid=blocks,
-                shared_bytes=warps * size,
-                scratch_words=0,
-            )
-    return off_chip(P, kind, dates, pixels, device, choices[-1])
+    choices = []
+    for count in (lanes,) if lanes else (1, 2, 4, 8, 16, 32):
+        warps, resident = _block(bytes_per_warp(P, kind, dates, count), device)
+        if resident >= LEAST_WARPS:
+            stretch = max(1.0, WANTED_WARPS / resident)
+            choices.append((instructions(P, dates, count) * stretch, count, warps))
+    if not choices:
+        return off_chip(P, kind, dates, pixels, device, lanes or WARP)
+    _, count, warps = min(choices)
+    while warps > 1 and warps * WARP >= 2 * count * pixels:
+        warps //= 2
+    blocks = -(-pixels // (warps * WARP // count))
+    return Plan(
+        lanes=count,
+        on_chip=True,
+        warps=warps,
+        blocks=blocks,
+        grid=blocks,
+        shared_bytes=warps * bytes_per_warp(P, kind, dates, count),
+        scratch_words=0,
+    )
+
+
+def instructions(P: int, dates: int, lanes: int) -> float:
+    """Estimate the instructions that all lanes of a pixel need; `bench/kernel_costs.py` counts them."""
+    own = math.ceil(VALID * dates / lanes)
+    newton = own * (7 * P + P * (P + 1) / 2 + 17) + P**3 / 2 + 30 * P + 150
+    reading = math.ceil(dates / lanes) * (40 + 7 * P)
+    return lanes * (PASSES * newton + own * (230 + 14 * P) + reading)
 
 
 def off_chip(

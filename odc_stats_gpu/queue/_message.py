@@ -38,8 +38,11 @@ class TaskMessage:
             return cls(filedb, _index(text))
         try:
             doc = json.loads(text)
-            return cls(str(doc.get("filedb") or filedb), _index(str(doc["tile_idx"])))
-        except (json.JSONDecodeError, KeyError, AttributeError) as exc:
+            where, index = str(doc.get("filedb") or filedb), _index(str(doc["tile_idx"]))
+            if not where:
+                raise KeyError("filedb")
+            return cls(where, index)
+        except (ValueError, KeyError, AttributeError, RecursionError) as exc:
             raise MalformedMessageError(
                 f"message {text[:80]!r} is no task: {exc!r}",
                 'expected {"filedb": "s3://...", "tile_idx": "2019--P1Y/03/04"}',
@@ -51,3 +54,5 @@ def _index(text: str) -> TileIndex:
         return TileIndex.parse(text)
     except ConfigError as exc:
         raise MalformedMessageError(exc.message, exc.remedy) from None
+    except (ValueError, OverflowError) as exc:
+        raise MalformedMessageError(f"{text[:80]!r} is no tile: {exc}", "publish it anew") from None

@@ -11,6 +11,8 @@ from odc_stats_gpu.queue._batch import Outgoing, batches, send
 from odc_stats_gpu.queue._client import is_fifo
 from odc_stats_gpu.queue._message import TaskMessage
 
+_GIVE_UP = 3  # batches refused as a whole, one after another
+
 
 @dataclass(frozen=True, slots=True)
 class PublishSummary:
@@ -38,10 +40,15 @@ def publish(
     """
     fifo = is_fifo(url)
     sent, failed = 0, dict[TileIndex, str]()
-    position = 0
+    position = refused = 0
+    hopeless = ""
     messages = [TaskMessage(filedb, index) for index in indexes]
     for part in batches(_outgoing(m, fifo) for m in messages):
-        reasons = send(url, part)
+        # a queue that refuses whole batches, each tried for a while, will refuse the rest, too
+        reasons = dict.fromkeys(range(len(part)), hopeless) if hopeless else send(url, part)
+        refused = refused + 1 if len(reasons) == len(part) else 0
+        if refused == _GIVE_UP and not hopeless:
+            hopeless = f"not tried: the queue refused everything before ({reasons[0]})"
         failed |= {messages[position + k].index: why for k, why in reasons.items()}
         sent += len(part) - len(reasons)
         position += len(part)

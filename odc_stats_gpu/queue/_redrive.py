@@ -13,6 +13,7 @@ from odc_stats_gpu.queue._batch import BATCH, Outgoing, send
 from odc_stats_gpu.queue._client import attributes, is_fifo, queue_url, sqs_client
 
 _HOLD = 60  # seconds a received message stays hidden while its copy is sent
+_GIVE_UP = 3  # batches refused as a whole, one after another
 _EMPTY = 3  # empty answers in a row before the queue counts as empty (counts are approximate)
 
 
@@ -33,9 +34,16 @@ class RedriveSummary:
 
 def redrive_target(dead: str) -> str:
     """URL of the one queue whose redrive policy names `dead`; ConfigError for none or several."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     arn = attributes(dead)["QueueArn"]
     pages = sqs_client().get_paginator("list_dead_letter_source_queues").paginate(QueueUrl=dead)
-    sources = [url for page in pages for url in page.get("queueUrls", [])]
+    try:
+        sources = [url for page in pages for url in page.get("queueUrls", [])]
+    except (BotoCoreError, ClientError) as exc:
+        raise StoreError(
+            f"can't tell whose dead-letter queue {dead} is: {exc}", "name the target queue"
+        ) from None
     if len(sources) == 1:
         return sources[0]
     found = ", ".join(u.rsplit("/", 1)[-1] for u in sources) or "none"
@@ -60,12 +68,27 @@ def redrive(
     """Move up to `limit` messages (all when None) between the queues at these URLs.
 
     Attributes and FIFO groups are kept. Killed at any point, every message is in at least one of
-    the queues: a copy is deleted from the dead-letter queue only after SQS accepted it.
+    the queues: a copy is deleted from the dead-letter queue only after SQS accepted it. Raises
+    StoreError when SQS doesn't answer.
     """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return _redrive(dead, target, limit, progress or (lambda _: None))
+    except (BotoCoreError, ClientError) as exc:
+        raise StoreError(
+            f"can't move from {dead}: {exc}", "nothing was lost: repeat the command"
+        ) from None
+
+
+def _redrive(
+    dead: str, target: str, limit: int | None, progress: Callable[[int], None]
+) -> RedriveSummary:
     client = sqs_client()
     waiting = int(attributes(dead).get("ApproximateNumberOfMessages", 0))
     out = RedriveSummary(dead, target, waiting)
-    empty, held = 0, list[str]()
+    empty = refused = 0
+    held = list[str]()
     while limit is None or out.moved + len(out.failed) < limit:
         left = BATCH if limit is None else min(BATCH, limit - out.moved - len(out.failed))
         answer = client.receive_message(
@@ -80,9 +103,13 @@ def redrive(
             time.sleep(0.2)
             continue
         empty = 0
-        held += _move(client, out, messages)
-        if progress:
-            progress(out.moved)
+        again = any(m["MessageId"] in out.failed for m in messages)
+        kept = _move(client, out, messages)
+        held += kept
+        progress(out.moved)
+        refused = refused + 1 if len(kept) == len(messages) else 0
+        if again or refused == _GIVE_UP:
+            break  # refused ones come round again, or nothing is accepted any more
     for handle in held:  # refused copies: their originals become visible again, once, at the end
         client.change_message_visibility(QueueUrl=dead, ReceiptHandle=handle, VisibilityTimeout=0)
     return out
@@ -90,12 +117,14 @@ def redrive(
 
 def _move(client: Any, out: RedriveSummary, messages: list[Any]) -> list[str]:
     """Copy a batch, delete the originals of accepted copies; returns the refused ones' handles."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     refused = send(out.target, [_copy(m, is_fifo(out.target)) for m in messages])
     entries, kept = [], []
     for k, message in enumerate(messages):
         handle = message["ReceiptHandle"]
         if k in refused:
-            out.failed[message["MessageId"]] = refused[k]
+            out.failed[message["MessageId"]] = refused[k]  # visible again at the end
             kept.append(handle)
         else:
             entries.append({"Id": str(k), "ReceiptHandle": handle})
@@ -103,7 +132,10 @@ def _move(client: Any, out: RedriveSummary, messages: list[Any]) -> list[str]:
     for _ in range(3):
         if not entries:
             break
-        answer = client.delete_message_batch(QueueUrl=out.source, Entries=entries)
+        try:
+            answer = client.delete_message_batch(QueueUrl=out.source, Entries=entries)
+        except (BotoCoreError, ClientError):
+            continue
         gone = {e["Id"] for e in answer.get("Successful", [])}
         entries = [e for e in entries if e["Id"] not in gone]
     out.undeleted += len(entries)
@@ -125,14 +157,14 @@ def _copy(message: Any, fifo: bool) -> Outgoing:
 
 def redrive_native(dead: str, target: str | None) -> str:
     """Ask SQS itself to move everything (StartMessageMoveTask); returns the task handle."""
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     options: Any = {"SourceArn": attributes(dead)["QueueArn"]}
     if target:
         options["DestinationArn"] = attributes(target)["QueueArn"]
     try:
         return sqs_client().start_message_move_task(**options)["TaskHandle"]
-    except ClientError as exc:
+    except (BotoCoreError, ClientError) as exc:
         raise StoreError(
             f"the service refused StartMessageMoveTask: {exc}", "leave out --native"
         ) from None

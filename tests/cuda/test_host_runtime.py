@@ -76,6 +76,51 @@ def test_a_missing_barrier_shows_as_poison():
     assert np.isnan(out[:32]).all()
 
 
+def test_arrays_of_dynamic_shared_memory_are_one_and_end_where_the_launch_says():
+    def both(places, out):
+        numbers = cuda.shared.array(0, float32)
+        words = cuda.shared.array(0, types.int32)
+        words[cuda.threadIdx.x] = 0x3F800000  # the bits of 1
+        cuda.syncthreads()
+        numbers[places[cuda.threadIdx.x]] = numbers[31 - cuda.threadIdx.x] + float32(1)
+        cuda.syncthreads()
+        out[cuda.threadIdx.x] = numbers[cuda.threadIdx.x + 32]
+
+    kernel, out = HostKernel(both, (types.Array(types.int32, 1, "C"), F1)), np.zeros(32, "f4")
+    places = np.arange(32, 64, dtype="i4")
+    kernel(1, 32, places, out, shared=256)
+    assert (out == 2).all()
+    with pytest.raises(RuntimeError, match="behind its shared memory"):
+        kernel(1, 32, places + 1, out, shared=256)
+
+
+def test_a_tuple_is_its_items():
+    def pick(pair, out):
+        out[cuda.threadIdx.x] = pair[0] - pair[1]
+
+    out = np.zeros(3, "f4")
+    HostKernel(pick, (types.UniTuple(float32, 2), F1))(1, 3, (np.float32(5), np.float32(3)), out)
+    assert (out == 2).all()
+
+
+def test_a_race_shows_when_threads_run_in_another_order():
+    def last_wins(out):
+        cell = cuda.shared.array(1, types.int32)
+        cell[0] = cuda.threadIdx.x
+        cuda.syncthreads()
+        out[cuda.threadIdx.x] = cell[0]
+
+    kernel, out = HostKernel(last_wins, (types.Array(types.int32, 1, "C"),)), np.zeros(8, "i4")
+    kernel(1, 8, out)
+    assert (out == 7).all()
+    runtime().ch_order(1)
+    try:
+        kernel(1, 8, out)
+    finally:
+        runtime().ch_order(0)
+    assert (out == 0).all()
+
+
 def test_a_divergent_shuffle_is_a_deadlock():
     def divergent(a, out):
         if cuda.threadIdx.x < 16:

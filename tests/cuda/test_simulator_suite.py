@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).parents[1] / "kernels"
-FILES = ("test_fuse_counts.py", "test_masks.py", "test_morphology.py", "test_warp.py")
+FILES = (
+    "test_fuse_counts.py", "test_geomedian.py", "test_masks.py", "test_morphology.py",
+    "test_warp.py",
+)  # fmt: skip
 LONG = (
     "one_by_one", "exact_distance", "blocks_give", "test_counts", "empty_mask", "slice_of",
     "together",
