@@ -11,12 +11,12 @@ import pytest
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 FILES = (
-    "test_fuse_counts.py", "test_geomedian.py", "test_masks.py", "test_morphology.py",
-    "test_warp.py",
+    "test_fuse_counts.py", "test_geomedian.py", "test_geomedian_properties.py", "test_masks.py",
+    "test_morphology.py", "test_warp.py",
 )  # fmt: skip
 LONG = (
     "one_by_one", "exact_distance", "blocks_give", "test_counts", "empty_mask", "slice_of",
-    "together",
+    "together", "any_number_of_dates",
 )  # fmt: skip
 """Seconds each: 10 us per pixel and step."""
 
