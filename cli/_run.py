@@ -76,7 +76,23 @@ def run(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(help="worker (default): one supervised process; none: in-process; dask."),
+        typer.Option(
+            help="worker: one supervised process; dask-cuda: one per GPU; dask: a LocalCluster; "
+            "none: in-process. Default dask-cuda where a GPU is used, else worker."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Dask workers; 0: one per GPU, or one. Threads are shared out."),
+    ] = None,
+    rmm_pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Pool per GPU: fraction of its free memory, default 0.8; 0: none; async."
+        ),
+    ] = None,
+    dashboard: Annotated[
+        str | None, typer.Option(help="Dask's dashboard at this address, e.g. :8787. Default none.")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="tcp://host:port of a Dask cluster that runs already.")
@@ -142,7 +158,8 @@ def run(
             "overwrite": overwrite, "device": device, "cluster": cluster, "scheduler": scheduler,
             "max_processing_time": max_processing_time, "dataset_filters": dataset_filters,
             "s3_acl": s3_acl, "apply_eodatasets3": apply_eodatasets3,
-            "heartbeat_filepath": heartbeat_filepath,
+            "heartbeat_filepath": heartbeat_filepath, "workers": workers, "rmm_pool": rmm_pool,
+            "dashboard": dashboard,
         },
     )  # fmt: skip
     if public is False:
@@ -214,10 +231,10 @@ def _real(request: RunRequest, log_format: LogFormat, debug: bool) -> int:
     token = CancelToken()
     beat = str(request.config.get("heartbeat_filepath") or "")
     with signals(token), heartbeat(beat):
+        configure_logging(log_format, "debug" if debug else "info")
         progress = RunProgress(log_format, "debug" if debug else "info")
         executor = open_executor(request, token=token, progress=progress.block)
         try:
-            configure_logging(log_format, "debug" if debug else "info")
             prepared = executor.prepare(request)
             progress.total = len(prepared.jobs)
             log("configuration", **prepared.config)

@@ -1,71 +1,122 @@
-"""Tiles on a Dask cluster: a LocalCluster of our own, or one that somebody else runs."""
+"""Tiles on Dask: a LocalCluster or LocalCUDACluster of our own, or a cluster of somebody else."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
+import uuid
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
-from odc_stats_gpu.engine._env import ENVIRONMENT, pin_environment
+from odc_stats_gpu.engine._cuda_cluster import Share
+from odc_stats_gpu.engine._dask_cluster import Workers
+from odc_stats_gpu.engine._dask_worker import greet, work
+from odc_stats_gpu.engine._env import pin_environment
 from odc_stats_gpu.engine._job import (
     CancelToken,
     Guard,
+    OnProgress,
     Prepared,
     RunRequest,
     TaskJob,
     TaskResult,
 )
-from odc_stats_gpu.engine._lifecycle import process_task, sweep_task
+from odc_stats_gpu.engine._lifecycle import sweep_task
 from odc_stats_gpu.engine._prepare import prepare, run_config
 from odc_stats_gpu.errors import Cancelled, ConfigError
 from odc_stats_gpu.model import RunConfig
 from odc_stats_gpu.telemetry import log
 
-_CONNECT = "10s"
-_LOOK = 0.1
-_GRACE = 4.0
-"""Seconds that a killed tile may take to end; then its worker is restarted."""
+_LOOK = 0.05
+_START = 120.0
+"""Seconds that a worker may take to come, or to come back."""
+_ANSWER = 10.0
+_ATTEMPTS = 2
+
+Connect = Callable[[Prepared, CancelToken], tuple[Workers, Share | None]]
+"""Gets workers for a validated run, and says what each may use; None: that is their own affair."""
+
+
+class _Died(Exception):  # noqa: N818 - a fact, not an error of ours
+    """The worker ended in the middle of the tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    name: str
+    """The same for the process that replaces a dead one: that of a GPU."""
+    address: str
 
 
 class DaskExecutor:
-    """One tile is one future on one worker, never retried; a time limit restarts the worker."""
+    """One tile is one future on one worker, by name; Dask itself repeats and moves nothing.
+
+    A tile whose worker dies is made once more, on another worker where there is one.
+    """
 
     def __init__(
         self,
-        request: RunRequest,
+        connect: Connect,
         *,
-        scheduler: str = "",
         time_limit: float = 0,
         token: CancelToken | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
-        """Connect to `scheduler`, or start a LocalCluster when the run has been validated."""
-        try:
-            import distributed
-        except ImportError:
-            raise ConfigError(
-                "--cluster dask and --scheduler need Dask", "pip install 'odc-stats-gpu[dask]'"
-            ) from None
-        self._dask = distributed
-        self._request, self._scheduler, self._time_limit = request, scheduler, time_limit
+        """`connect` is called when the run has been validated; `time_limit` in s, 0 for none."""
+        self._connect, self._time_limit = connect, time_limit
         self._token = token or CancelToken()
-        self._config: RunConfig | None = None
-        self._cluster: Any = None
-        self._client: Any = None
+        self._progress = progress or (lambda *_: None)
+        self._topic = f"odc-stats-gpu-{uuid.uuid4().hex}"
+        self._started = 0.0
+        self._here: RunConfig | None = None
+        self._there: RunConfig | None = None
+        self._workers: Workers | None = None
+        self._places = _Places(self._token)
         self._threads: list[threading.Thread] = []
-        self.slots = 1
+        self._active: set[str] = set()
+
+    @property
+    def slots(self) -> int:
+        """As many tiles as there are workers."""
+        return self._places.count
 
     def prepare(self, request: RunRequest) -> Prepared:
-        """Validate here, then connect: workers elsewhere get the tasks, not the database."""
+        """Validate here, then get workers: they are sent tasks, and never see the database.
+
+        Raises ConfigError, also when workers don't come or have no device; Cancelled.
+        """
         pin_environment()
-        self._config = run_config(request)
-        prepared = prepare(request, embed=True)
-        self._connect(prepared)
-        return prepared
+        config = run_config(request)
+        here = {**request.config, "device": "cpu"}  # no CUDA context beside those of the workers
+        self._here = run_config(replace(request, config=here))
+        prepared = prepare(replace(request, config=here), embed=True)
+        self._token.check()
+        workers, share = self._connect(prepared, self._token)
+        self._workers = workers
+        self._places.workers = workers
+        self._there = config
+        if share is not None and share.workers > 1:
+            self._there = config.model_copy(
+                update={"threads": share.threads, "memory_limit": str(share.memory)}
+            )
+        workers.client.subscribe_topic(self._topic, self._hear)
+        self._started = request.started
+        devices = self._greet(workers)
+        facts: dict[str, Any] = (
+            {"threads_each": share.threads, "memory_limit_mib_each": share.memory >> 20}
+            if share is not None
+            else {}
+        )
+        log("dask", workers=self._places.refresh(),
+            scheduler=workers.client.scheduler.address, **facts)  # fmt: skip
+        return replace(prepared, device=", ".join(dict.fromkeys(devices)),
+                       config=config.redacted())  # fmt: skip
 
     def submit(self, job: TaskJob, guard: Guard | None = None) -> Future[TaskResult]:
-        """Send a tile to the cluster; a thread watches it. Raises ConfigError for a guarded one."""
+        """Send a tile to a worker; a thread watches it. Raises ConfigError for a guarded one."""
         if guard is not None:
             raise ConfigError("a Dask cluster takes no tasks from a queue", "leave out --cluster")
         future: Future[TaskResult] = Future()
@@ -75,97 +126,225 @@ class DaskExecutor:
         return future
 
     def kill(self, reason: str) -> None:
-        """Stop watching; workers in the middle of a tile are restarted on `close`."""
+        """Stop every tile; the workers that made them are ended."""
         self._token.cancel(reason)
 
     def close(self) -> None:
-        """Close the client, and the cluster if it is ours."""
+        """End what is ours: workers, scheduler, threads, scratch folder."""
         if any(t.is_alive() for t in self._threads):
             self._token.cancel("closed")
         for thread in self._threads:
             thread.join()
-        for thing in (self._client, self._cluster):
-            if thing is not None:
-                with contextlib.suppress(Exception):  # a cluster that is gone has no more to say
-                    thing.close(timeout=5)
-        self._client = self._cluster = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
-    def _connect(self, prepared: Prepared) -> None:
-        distributed = self._dask
-        if self._scheduler:
+    def _greet(self, workers: Workers) -> list[str]:
+        """Names of the workers' devices; raises ConfigError when one can't have its own."""
+        futures = [
+            workers.client.submit(
+                greet, self._there, key=f"greet-{uuid.uuid4().hex}", pure=False, retries=0,
+                workers=[address], allow_other_workers=False,
+            )
+            for address in workers.alive().values()
+        ]  # fmt: skip
+        names = []
+        until = time.monotonic() + _START
+        for future in futures:
+            while not future.done():
+                self._token.check()
+                if time.monotonic() > until:
+                    raise ConfigError("a Dask worker doesn't answer", "look at its log")
+                time.sleep(_LOOK)
             try:
-                self._client = distributed.Client(self._scheduler, timeout=_CONNECT)
-            except (OSError, TimeoutError, ValueError) as exc:
+                name, why = future.result(timeout=_ANSWER)
+            except (ConfigError, Cancelled):
+                raise
+            except Exception as exc:
                 raise ConfigError(
-                    f"no Dask scheduler at {self._scheduler}: {' '.join(str(exc).split())}",
-                    "check the address, for example tcp://host:8786",
-                ) from None
-        else:
-            import dask
+                    f"a Dask worker can't make tiles: {_one_line(exc)}",
+                    "is the same odc-stats-gpu installed there?",
+                ) from exc
+            names.append(name)
+            if why:
+                log(why)
+        return names
 
-            # a tile that kills its worker is not given to the next one
-            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-                self._cluster = distributed.LocalCluster(
-                    n_workers=1, threads_per_worker=1, processes=True, memory_limit=0,
-                    dashboard_address=None, env=dict(ENVIRONMENT), silence_logs=40,
-                )  # fmt: skip
-            self._client = distributed.Client(self._cluster)
-        self._client.wait_for_workers(1, timeout=60)  # a cluster can come up without any
-        workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
-        self.slots = max(workers, 1)
-        log("dask", workers=workers, scheduler=self._client.scheduler.address,
-            threads=prepared.threads)  # fmt: skip
+    def _hear(self, event: tuple[float, Any]) -> None:
+        """A worker's log line or progress; runs in the client's thread."""
+        kind, *rest = event[1]
+        if kind == "log":
+            said, level, fields = rest
+            log(said, level=level, **fields)
+        elif kind == "progress" and rest[0] in self._active:
+            self._progress(*rest)
 
     def _watch(self, job: TaskJob, future: Future[TaskResult]) -> None:
-        """Body of a thread: wait for one tile, stop it when its time is up."""
-        started = time.monotonic()
+        """Body of a thread: one tile from here to its end."""
         try:
-            future.set_result(self._result(job, started))
+            future.set_result(self._result(job))
         except BaseException as exc:  # noqa: BLE001 - it belongs to who waits for the future
             future.set_exception(exc)
 
-    def _result(self, job: TaskJob, started: float) -> TaskResult:
-        remote = self._client.submit(
-            _work, job, self._config, pure=False, retries=0, key=f"{job.tile}-{time.time_ns()}"
-        )
-        while not remote.done():
-            if self._token.cancelled:
-                self._stop(remote)
-                self._sweep(job)
-                raise Cancelled(self._token.reason)
-            if self._time_limit > 0 and time.monotonic() > started + self._time_limit:
-                self._stop(remote)
-                self._sweep(job)
+    def _result(self, job: TaskJob) -> TaskResult:
+        """The tile on one worker, and once more on another if that one dies."""
+        began = time.monotonic()
+        died: list[str] = []
+        while True:
+            place = self._places.take(avoid=died, seconds=_START)
+            if place is None:
+                error = f"no Dask worker came back within {_START:g} s"
+                break
+            self._active.add(job.tile)
+            try:
+                return self._attempt(job, place)
+            except TimeoutError:
                 error = f"stopped after max_processing_time = {self._time_limit:g} s"
                 break
-            time.sleep(_LOOK)
-        else:
-            try:
-                result: TaskResult = remote.result(timeout=30)
-                return result
-            except Exception as exc:  # noqa: BLE001 - KilledWorker, CancelledError, lost connections
-                error = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
-                self._sweep(job)
-        seconds = round(time.monotonic() - started, 3)
-        return TaskResult(job.tile, "failed", error=error, seconds=seconds)
+            except _Died:
+                died.append(place.name)
+                error = (
+                    f"its worker process died {len(died)} times, on {' and '.join(died)}; out of "
+                    "memory? lower --memory-limit or --threads"
+                )
+                if len(died) >= _ATTEMPTS:
+                    break
+                log("task is repeated: its worker process died", level="warning", tile=job.tile,
+                    worker=place.name)  # fmt: skip
+            finally:
+                self._active.discard(job.tile)
+                self._places.give(place)
+        self._sweep(job)
+        return TaskResult(
+            job.tile, "failed", error=error, seconds=round(time.monotonic() - began, 3)
+        )
 
-    def _stop(self, remote: Any) -> None:
-        """Cancelling a future doesn't stop its thread: the worker that runs it is restarted."""
+    def _attempt(self, job: TaskJob, place: _Place) -> TaskResult:
+        """Raises _Died, TimeoutError and Cancelled; the worker is then ended."""
+        client = self._workers.client if self._workers is not None else None
+        if client is None:
+            raise Cancelled("closed")
+        limit = time.monotonic() + self._time_limit if self._time_limit > 0 else None
+        started, self._started = self._started, 0.0
+        remote = client.submit(
+            work, job, self._there, self._topic, started, pure=False, retries=0,
+            key=f"{job.tile}-{uuid.uuid4().hex}", workers=[place.address],
+            allow_other_workers=False,
+        )  # fmt: skip
+        look = time.monotonic() + 1
+        absent = 0
+        while not remote.done():
+            if self._token.cancelled:
+                self._stop(remote, place)
+                self._sweep(job)
+                raise Cancelled(self._token.reason)
+            now = time.monotonic()
+            if limit is not None and now > limit:
+                self._stop(remote, place)
+                raise TimeoutError
+            if now > look:
+                look = now + 1
+                absent = 0 if self._places.has(place) else absent + 1
+                if absent > 1:  # Dask waits for a worker of that address for ever
+                    self._forget(remote)
+                    raise _Died
+            time.sleep(_LOOK)
+        return self._answer(job, remote)
+
+    def _answer(self, job: TaskJob, remote: Any) -> TaskResult:
+        """What became of a finished future."""
+        import distributed
+
+        try:
+            result: TaskResult = remote.result(timeout=_ANSWER)
+            return result
+        except (distributed.scheduler.KilledWorker, Cancelled, TimeoutError):
+            self._token.check()
+            self._forget(remote)
+            raise _Died from None
+        except Exception as exc:  # noqa: BLE001 - lost connections, tasks that can't be unpickled
+            self._token.check()
+            return TaskResult(job.tile, "failed", error=_one_line(exc))
+
+    def _stop(self, remote: Any, place: _Place) -> None:
+        """Cancelling a future doesn't stop its thread: the process is ended."""
+        self._forget(remote)
         with contextlib.suppress(Exception):  # whoever is gone needs no stopping
-            busy = self._client.processing()
-            where = [w for w, keys in busy.items() if remote.key in keys]
+            if self._workers is not None:
+                if self._token.cancelled:
+                    self._workers.retire()
+                self._workers.stop(place.address)
+
+    def _forget(self, remote: Any) -> None:
+        with contextlib.suppress(Exception):  # the scheduler may be gone
             remote.cancel(force=True)
-            if where:
-                self._client.restart_workers(where, timeout=_GRACE, raise_for_error=False)
 
     def _sweep(self, job: TaskJob) -> None:
-        """Remove what a killed worker left; here, where the store is the same."""
+        """Remove what a killed worker left of the tile; here, where the store is the same."""
         with contextlib.suppress(Exception):  # the next attempt at the tile does it anyway
-            if self._config is not None:
-                sweep_task(job, self._config)
+            if self._here is not None:
+                sweep_task(job, self._here)
 
 
-def _work(job: TaskJob, config: RunConfig) -> TaskResult:
-    """Runs in the Dask worker."""
-    pin_environment()
-    return process_task(job, config)
+class _Places:
+    """Which workers are free: each makes one tile at a time, whatever its threads."""
+
+    def __init__(self, token: CancelToken) -> None:
+        self._token = token
+        self.workers: Workers | None = None
+        self._lock = threading.Lock()
+        self._alive: dict[str, str] = {}
+        self._busy: set[_Place] = set()
+        self._read = 0.0
+
+    @property
+    def count(self) -> int:
+        """Workers there are, at least 1."""
+        with self._lock:
+            return max(1, len(self._alive))
+
+    def refresh(self) -> int:
+        """Ask who is there, at most every half second; returns how many."""
+        with self._lock:
+            if self.workers is not None and time.monotonic() > self._read + 0.5:
+                with contextlib.suppress(Exception):  # a scheduler that is gone: as it was
+                    self._alive = dict(self.workers.alive())
+                self._read = time.monotonic()
+            return len(self._alive)
+
+    def has(self, place: _Place) -> bool:
+        """Whether that very process is still there."""
+        self.refresh()
+        with self._lock:
+            return self._alive.get(place.name) == place.address
+
+    def take(self, avoid: Collection[str], seconds: float) -> _Place | None:
+        """A free worker, not one of `avoid` as long as there are others; None when none comes.
+
+        Raises Cancelled.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            self._token.check()
+            self.refresh()
+            with self._lock:
+                places = [_Place(*item) for item in self._alive.items()]
+                others = [p for p in places if p.name not in avoid] or places
+                free = [p for p in others if p not in self._busy]
+                if free:
+                    self._busy.add(free[0])
+                    return free[0]
+            if places:
+                until = time.monotonic() + seconds
+            elif time.monotonic() > until:
+                return None
+            time.sleep(_LOOK)
+
+    def give(self, place: _Place) -> None:
+        """Free it again."""
+        with self._lock:
+            self._busy.discard(place)
+
+
+def _one_line(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"

@@ -165,6 +165,11 @@ def missing_kernels() -> list[str]:
     return found
 
 
+def gpu_problem() -> tuple[str, str]:
+    """What CUDA lacks here and what to do about it; empty where a GPU can be used."""
+    return _lacking()
+
+
 def _lacking() -> tuple[str, str]:
     """What CUDA lacks and what to do about it; NVML is asked first: it makes no context."""
     count, problem = nvml_devices()

@@ -11,8 +11,9 @@ from odc_stats_gpu.engine._job import Guard, Prepared, RunRequest, TaskJob, Task
 class Executor(Protocol):
     """Runs one tile per future. Nothing survives `close`: no thread, no process."""
 
-    slots: int
-    """Tiles that can be in work at the same time."""
+    @property
+    def slots(self) -> int:
+        """Tiles that can be in work at the same time."""
 
     def prepare(self, request: RunRequest) -> Prepared:
         """Validate everything and name the jobs; raises ConfigError or DataError."""

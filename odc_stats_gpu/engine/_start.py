@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from typing import TYPE_CHECKING
 
 from odc_stats_gpu.engine._job import CancelToken, OnProgress, RunRequest
 from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.telemetry import log
 
 if TYPE_CHECKING:
+    from odc_stats_gpu.engine._dask import Connect
     from odc_stats_gpu.engine._executor import Executor
     from odc_stats_gpu.engine._process import WorkerProcess
 
 _started: list[WorkerProcess] = []
-CLUSTERS = ("worker", "none", "dask")
+CLUSTERS = ("worker", "none", "dask", "dask-cuda")
 
 
 def prestart() -> None:
@@ -31,9 +35,10 @@ def drop_prestarted() -> None:
 def open_executor(
     request: RunRequest, *, token: CancelToken, progress: OnProgress | None = None
 ) -> Executor:
-    """The executor of `--cluster worker|none|dask` or `--scheduler ADDRESS`.
+    """The executor of `--cluster worker|none|dask|dask-cuda` or `--scheduler ADDRESS`.
 
-    Raises ConfigError for an unknown cluster or a missing extra.
+    Without either: dask-cuda where there is a GPU to be used, unless tasks come from a queue;
+    else worker. Raises ConfigError for an unknown cluster, a missing extra or a missing GPU.
     """
     config = request.config
     cluster, scheduler = str(config.get("cluster") or ""), str(config.get("scheduler") or "")
@@ -43,12 +48,22 @@ def open_executor(
         raise ConfigError(
             f"--cluster {cluster} and --scheduler {scheduler} exclude each other", "give one"
         )
+    if request.queue and (scheduler or cluster.startswith("dask")):
+        raise ConfigError(
+            "a Dask cluster takes no tasks from a queue",
+            "leave out --cluster: one process per GPU, each with --from-sqs",
+        )
     limit = _seconds(config.get("max_processing_time", 0))
-    if scheduler or cluster == "dask":
+    if not (cluster or scheduler or request.queue) and _gpu_at_hand(config.get("device", "auto")):
+        cluster = "dask-cuda"
+    if scheduler or cluster in ("dask", "dask-cuda"):
         drop_prestarted()
         from odc_stats_gpu.engine._dask import DaskExecutor
 
-        return DaskExecutor(request, scheduler=scheduler, time_limit=limit, token=token)
+        return DaskExecutor(
+            _connect(cluster, scheduler, request), time_limit=limit, token=token,
+            progress=progress,
+        )  # fmt: skip
     if cluster == "none":
         drop_prestarted()
         from odc_stats_gpu.engine._env import pin_environment
@@ -62,6 +77,33 @@ def open_executor(
     return WorkerExecutor(
         request, time_limit=limit, token=token, progress=progress, process=process
     )
+
+
+def _connect(cluster: str, scheduler: str, request: RunRequest) -> Connect:
+    from odc_stats_gpu.engine import _dask_start as start
+    from odc_stats_gpu.model import parse_config
+
+    config = parse_config(request.config)
+    if scheduler:
+        return start.foreign(scheduler)
+    return start.cuda(config) if cluster == "dask-cuda" else start.local(config)
+
+
+def _gpu_at_hand(device: object) -> bool:
+    """Whether the run would use a real GPU; NVML is asked first: most machines have none."""
+    if device == "cpu" or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        return False
+    if importlib.util.find_spec("pynvml") is None:
+        return False
+    from odc_stats_gpu.engine._device import gpu_problem, missing_kernels
+
+    if gpu_problem()[0] or missing_kernels():
+        return False
+    if importlib.util.find_spec("dask_cuda") is None:
+        log("dask-cuda is not installed: one worker process, which uses the first GPU",
+            level="warning")  # fmt: skip
+        return False
+    return True
 
 
 def _seconds(value: object) -> float:

@@ -52,6 +52,9 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cluster: str = ""
     scheduler: str = ""
+    workers: int = Field(default=0, ge=0)
+    rmm_pool: str = "0.8"
+    dashboard: str = ""
     block_size: str = ""
     max_processing_time: int = Field(default=0, ge=0)
     heartbeat_filepath: str = ""
@@ -73,7 +76,7 @@ class RunConfig(BaseModel):
     year: int | None = None
     tiles: str | None = None
 
-    @field_validator("memory_limit", "resolution", "block_size", mode="before")
+    @field_validator("memory_limit", "resolution", "block_size", "rmm_pool", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         """YAML reads a plain number as a number."""

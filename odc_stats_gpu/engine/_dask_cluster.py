@@ -1,0 +1,304 @@
+"""Dask workers: those that we start, watch and end, and those of a cluster that others run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from odc_stats_gpu.engine._job import CancelToken
+from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.telemetry import log
+
+_LOOK = 0.05
+_CONNECT = "10s"
+_GRACE = 4.0
+"""Seconds between SIGTERM and SIGKILL: enough to remove temporary files."""
+_CLOSE = 3.0
+_PREFIX = "odc-stats-gpu-dask-"
+
+
+class Workers(Protocol):
+    """A Dask cluster as the executor sees it."""
+
+    client: Any
+
+    def alive(self) -> Mapping[str, str]:
+        """Address by name of every worker that can take work; a restarted one keeps its name."""
+
+    def stop(self, address: str) -> None:
+        """End whatever that worker does, for certain; another process takes its place."""
+
+    def retire(self) -> None:
+        """Workers that end from now on are not replaced."""
+
+    def close(self) -> None:
+        """Let go of the cluster; one that is ours leaves nothing behind."""
+
+
+class ForeignWorkers:
+    """A cluster that somebody else runs: `--scheduler tcp://host:8786`."""
+
+    def __init__(self, address: str) -> None:
+        """Raises ConfigError when nobody answers there."""
+        from distributed import Client
+
+        try:
+            self.client = Client(address, timeout=_CONNECT)
+        except (OSError, TimeoutError, ValueError) as exc:
+            raise ConfigError(
+                f"no Dask scheduler at {address}: {' '.join(str(exc).split())}",
+                "check the address, for example tcp://host:8786",
+            ) from None
+
+    def wait(self, token: CancelToken, timeout: float) -> None:
+        """Until there is a worker; raises ConfigError when none comes, Cancelled."""
+        until = time.monotonic() + timeout
+        while not self.alive():
+            token.check()
+            if time.monotonic() > until:
+                raise ConfigError(
+                    f"the Dask scheduler has no worker after {timeout:g} s", "start some"
+                )
+            time.sleep(_LOOK)
+
+    def alive(self) -> Mapping[str, str]:
+        """Every worker, named by its address."""
+        return {address: address for address in self.client.nthreads()}
+
+    def stop(self, address: str) -> None:
+        """Ask the worker's nanny to restart it; a worker without one can't be stopped."""
+        answer = self.client.restart_workers([address], timeout=_GRACE, raise_for_error=False)
+        if answer.get(address) != "OK":
+            log("worker can't be restarted", level="warning", worker=address, answer=str(answer))
+
+    def retire(self) -> None:
+        """Not ours to say."""
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        with contextlib.suppress(Exception):  # a cluster that is gone has no more to say
+            self.client.close(timeout=_CLOSE)
+
+
+class OwnWorkers:
+    """A LocalCluster or LocalCUDACluster of ours; `build` makes it from the scratch folder."""
+
+    def __init__(
+        self,
+        build: Callable[[str], Any],
+        count: int,
+        *,
+        token: CancelToken,
+        timeout: float,
+        remedy: str,
+    ) -> None:
+        """Start and wait until all `count` workers are there.
+
+        Raises ConfigError when one is missing after `timeout` seconds, Cancelled when told to stop.
+        """
+        from distributed import Client
+
+        self._scratch, self._talk = _Scratch(), _Talk()
+        self._cluster: Any = None
+        self.client: Any = None
+        until = time.monotonic() + timeout
+        try:
+            self._start(build, until, token, remedy)
+            self.client = Client(self._cluster)
+            while len(self.alive()) < count:
+                token.check()
+                if time.monotonic() > until:
+                    raise ConfigError(
+                        f"{len(self.alive())} of {count} workers came within {timeout:g} s"
+                        f"{self._talk.reason()}",
+                        remedy,
+                    )
+                time.sleep(_LOOK)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self, build: Callable[[str], Any], until: float, token: CancelToken, remedy: str
+    ) -> None:
+        """Build in a thread: a driver that hangs must not keep us from hearing signals."""
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._cluster = build(self._scratch.folder)
+            except BaseException as exc:  # noqa: BLE001 - raised below
+                failed.append(exc)
+
+        others = {process.pid for process in multiprocessing.active_children()}
+        thread = threading.Thread(target=work, name="dask start", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_LOOK)
+            if token.cancelled or time.monotonic() > until:
+                for process in multiprocessing.active_children():
+                    if process.pid not in others:
+                        process.kill()
+                thread.join(_CLOSE)
+                break
+        token.check()
+        if failed:
+            text = " ".join(str(failed[0]).split()) or type(failed[0]).__name__
+            raise ConfigError(f"the Dask cluster doesn't start: {text}", remedy) from failed[0]
+        if self._cluster is None:
+            raise ConfigError(f"the Dask cluster didn't start in time{self._talk.reason()}", remedy)
+
+    def alive(self) -> Mapping[str, str]:
+        """Workers that the scheduler knows, by the names of their nannies."""
+        known = set(self._cluster.scheduler.workers)
+        found = {}
+        for name, nanny in dict(self._cluster.workers).items():
+            address = nanny.worker_address
+            if address in known:
+                found[str(name)] = address
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """Process id by name."""
+        nannies = dict(self._cluster.workers) if self._cluster is not None else {}
+        return {str(name): nanny.pid for name, nanny in nannies.items() if nanny.pid}
+
+    def stop(self, address: str) -> None:
+        """SIGTERM, then SIGKILL; the nanny starts a new process."""
+        for nanny in dict(self._cluster.workers).values():
+            if nanny.worker_address == address and nanny.pid:
+                for process in _processes([nanny.pid]):
+                    _end(process, _GRACE)
+
+    def close(self) -> None:
+        """End workers, scheduler and threads; remove the scratch folder."""
+        processes = _processes(self.pids().values())
+        for thing in (self.client, self._cluster):
+            if thing is not None:
+                with contextlib.suppress(Exception):  # what is still there ends below
+                    thing.close(timeout=_CLOSE)
+        self.client = self._cluster = None
+        for process in processes:
+            _end(process, 0)
+        self._scratch.remove()
+        self._talk.close()
+
+    def retire(self) -> None:
+        """Workers that end from now on are not replaced."""
+        for nanny in dict(self._cluster.workers).values():
+            nanny.close_gracefully()
+
+
+def _processes(pids: Iterable[int]) -> list[Any]:
+    """Those that live; a number that the system gives away again is not mistaken for one."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.append(psutil.Process(pid))
+    return found
+
+
+def _end(process: Any, grace: float) -> None:
+    """Ask the process to leave, wait, kill its group; return when it is gone."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, ProcessLookupError):
+        if grace and process.is_running():
+            process.send_signal(signal.SIGTERM)
+            if _gone(process, grace):
+                return
+        if process.is_running():
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            _gone(process, _GRACE)
+
+
+def _gone(process: Any, seconds: float) -> bool:
+    """Whether it ended in that time; Dask's own threads collect its exit code, not we."""
+    import psutil
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+class _Scratch:
+    """The folder of the workers' working directories; one whose run was killed is removed later."""
+
+    def __init__(self) -> None:
+        parent = Path(tempfile.gettempdir())
+        for old in parent.glob(f"{_PREFIX}{os.getuid()}-*"):
+            _remove_if_abandoned(old)
+        self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getuid()}-", dir=parent)
+        self._lock = os.open(Path(self.folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Remove the folder; harmless the second time."""
+        if self._lock >= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """The lock is held as long as the process that made the folder lives."""
+    with contextlib.suppress(OSError):
+        lock = os.open(folder / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+class _Talk(logging.Handler):
+    """What Dask says, as debug lines of ours; its last error explains why workers don't come."""
+
+    _LOGGERS = ("distributed", "tornado", "asyncio")
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last = ""
+        self._before = {name: logging.getLogger(name).propagate for name in self._LOGGERS}
+        for name in self._LOGGERS:
+            logging.getLogger(name).addHandler(self)
+            logging.getLogger(name).propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if record.exc_info and record.exc_info[1] is not None:
+            text = f"{text}: {' '.join(str(record.exc_info[1]).split())}"
+            self._last = " ".join(str(record.exc_info[1]).split()) or self._last
+        log(text[:500], level="debug", logger=record.name)
+
+    def reason(self) -> str:
+        """What went wrong last, to be put after a sentence."""
+        return f": {self._last[:300]}" if self._last else ""
+
+    def close(self) -> None:
+        """Leave the loggers as they were."""
+        for name, propagate in self._before.items():
+            logging.getLogger(name).removeHandler(self)
+            logging.getLogger(name).propagate = propagate
+        super().close()

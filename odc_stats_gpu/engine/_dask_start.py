@@ -1,0 +1,139 @@
+"""Which Dask cluster a run gets, and how it is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from typing import Any
+
+from odc_stats_gpu.engine._cuda_cluster import (
+    HOST_FLOOR,
+    WORKER_MODULE,
+    Gpu,
+    Pool,
+    Share,
+    cluster_arguments,
+    parse_pool,
+    share,
+    visible,
+)
+from odc_stats_gpu.engine._dask import Connect
+from odc_stats_gpu.engine._dask_cluster import ForeignWorkers, OwnWorkers, Workers
+from odc_stats_gpu.engine._device import gpu_problem
+from odc_stats_gpu.engine._gpus import list_gpus
+from odc_stats_gpu.engine._job import CancelToken, Prepared
+from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.model import RunConfig
+from odc_stats_gpu.telemetry import log
+
+_TIMEOUT = 120.0
+"""Seconds in which all workers must be there; a cold disk can be slow."""
+_ALLOWED_FAILURES = "distributed.scheduler.allowed-failures"
+_INSTALL = "pip install 'odc-stats-gpu[cuda13]' (or cuda12)"
+
+
+def need_dask(option: str) -> None:
+    """Raises ConfigError when Dask is missing."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ConfigError(f"{option} needs Dask", "pip install 'odc-stats-gpu[dask]'")
+
+
+def foreign(address: str) -> Connect:
+    """`--scheduler ADDRESS`: the workers' threads and memory are their own affair."""
+    need_dask("--scheduler")
+
+    def connect(_prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
+        workers = ForeignWorkers(address)
+        try:
+            workers.wait(token, _TIMEOUT)
+        except BaseException:
+            workers.close()
+            raise
+        return workers, None
+
+    return connect
+
+
+def local(config: RunConfig) -> Connect:
+    """`--cluster dask`: one worker with all threads, or as many as `workers` says."""
+    need_dask("--cluster dask")
+
+    def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
+        parts = share(max(1, config.workers), wanted=config.workers, threads=prepared.threads,
+                      memory=prepared.memory_limit)  # fmt: skip
+
+        def build(scratch: str) -> Any:
+            import dask
+            import distributed
+
+            with _quiet(), dask.config.set({_ALLOWED_FAILURES: 0}):
+                return distributed.LocalCluster(
+                    n_workers=parts.workers, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address=config.dashboard or None, local_directory=scratch,
+                    silence_logs=50, preload=[WORKER_MODULE],
+                )  # fmt: skip
+
+        remedy = "look for other processes that take all memory or CPUs, or use --cluster worker"
+        return OwnWorkers(build, parts.workers, token=token, timeout=_TIMEOUT, remedy=remedy), parts
+
+    return connect
+
+
+def cuda(config: RunConfig) -> Connect:
+    """`--cluster dask-cuda`: one worker per GPU. Raises ConfigError when there is none."""
+    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+    if config.device == "cpu" or (simulated and config.device != "cuda"):
+        raise ConfigError(
+            f"--cluster dask-cuda and --device {config.device} exclude each other"
+            + (" in the CUDA simulator" if simulated else ""),
+            "give --device cuda, or another --cluster",
+        )
+    if importlib.util.find_spec("dask_cuda") is None:
+        raise ConfigError("--cluster dask-cuda needs dask-cuda", _INSTALL)
+    problem, remedy = ("", "") if simulated else gpu_problem()
+    if problem:
+        raise ConfigError(f"--cluster dask-cuda: {problem}", remedy)
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible(list_gpus(), listed)
+    if not gpus:
+        raise ConfigError(
+            "--cluster dask-cuda: no GPU"
+            + (f" in CUDA_VISIBLE_DEVICES={listed}" if listed is not None else ""),
+            "see `odc-stats-gpu doctor`, or use --device cpu",
+        )
+    pool = Pool(0) if simulated else parse_pool(config.rmm_pool)
+
+    def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
+        parts = share(len(gpus), wanted=config.workers, threads=prepared.threads,
+                      memory=prepared.memory_limit, floor=HOST_FLOOR)  # fmt: skip
+        if parts.why:
+            log(parts.why, level="warning")
+
+        def build(scratch: str) -> Any:
+            import dask
+            from dask_cuda import LocalCUDACluster
+
+            arguments = cluster_arguments(
+                gpus, workers=parts.workers, pool=pool, scratch=scratch, dashboard=config.dashboard
+            )
+            with _quiet(), dask.config.set({_ALLOWED_FAILURES: 0}):
+                return LocalCUDACluster(**arguments)
+
+        return OwnWorkers(
+            build, parts.workers, token=token, timeout=_TIMEOUT, remedy=_remedy(gpus, pool)
+        ), parts
+
+    return connect
+
+
+def _remedy(gpus: list[Gpu], pool: Pool) -> str:
+    """What to do when a GPU has no worker."""
+    hint = "see nvidia-smi for a GPU that is taken or broken and leave it out of"
+    smaller = ", or lower --rmm-pool" if pool.fraction else ""
+    return f"{hint} CUDA_VISIBLE_DEVICES ({len(gpus)} visible){smaller}"
+
+
+def _quiet() -> Any:
+    """Dask warns of what we do on purpose."""
+    return warnings.catch_warnings(action="ignore")
