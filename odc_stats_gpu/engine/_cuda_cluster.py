@@ -24,7 +24,7 @@ _ALIGNMENT = 256
 _MOST = 0.95
 _NONE = ("", "-1", "none", "void", "nodevfiles")
 """Values of CUDA_VISIBLE_DEVICES that hide every GPU."""
-_CRITICAL = 50
+_ERROR = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,6 @@ def cluster_arguments(
     pool: Pool,
     scratch: str,
     dashboard: str = "",
-    verbose: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments of LocalCUDACluster: one single-threaded worker on each of the first GPUs.
 
@@ -185,6 +184,6 @@ def cluster_arguments(
         "local_directory": scratch,
         "protocol": "tcp",  # nothing larger than a task's name travels
         "dashboard_address": dashboard or None,
-        "silence_logs": False if verbose else _CRITICAL,  # what matters is said in our own log
+        "silence_logs": _ERROR,  # what matters is said in our own log
         "preload": [WORKER_MODULE],
     }

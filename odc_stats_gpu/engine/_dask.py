@@ -193,7 +193,7 @@ class DaskExecutor:
         while True:
             place = self._places.take(avoid=died, seconds=_START)
             if place is None:
-                error = f"no Dask worker came back within {_START:g} s"
+                error = "no Dask worker is left, and none came back"
                 break
             self._active.add(job.tile)
             try:
@@ -336,9 +336,12 @@ class _Places:
                     return free[0]
             if places:
                 until = time.monotonic() + seconds
-            elif time.monotonic() > until:
+            elif time.monotonic() > until or not self._coming():
                 return None
             time.sleep(_LOOK)
+
+    def _coming(self) -> bool:
+        return self.workers is not None and self.workers.coming()
 
     def give(self, place: _Place) -> None:
         """Free it again."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from odc_stats_gpu.engine._dask_worker import DaskMessages, last_words
 from odc_stats_gpu.engine._job import CancelToken
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.telemetry import log
@@ -26,6 +27,7 @@ _GRACE = 4.0
 """Seconds between SIGTERM and SIGKILL: enough to remove temporary files."""
 _CLOSE = 3.0
 _PREFIX = "odc-stats-gpu-dask-"
+_LOGGERS = ("distributed", "tornado", "tornado.application", "asyncio")
 
 
 class Workers(Protocol):
@@ -35,6 +37,9 @@ class Workers(Protocol):
 
     def alive(self) -> Mapping[str, str]:
         """Address by name of every worker that can take work; a restarted one keeps its name."""
+
+    def coming(self) -> bool:
+        """Whether a worker that is not alive may be soon."""
 
     def stop(self, address: str) -> None:
         """End whatever that worker does, for certain; another process takes its place."""
@@ -75,6 +80,10 @@ class ForeignWorkers:
     def alive(self) -> Mapping[str, str]:
         """Every worker, named by its address."""
         return {address: address for address in self.client.nthreads()}
+
+    def coming(self) -> bool:
+        """Others may start one at any time."""
+        return True
 
     def stop(self, address: str) -> None:
         """Ask the worker's nanny to restart it; a worker without one can't be stopped."""
@@ -118,10 +127,11 @@ class OwnWorkers:
             self.client = Client(self._cluster)
             while len(self.alive()) < count:
                 token.check()
-                if time.monotonic() > until:
+                late = time.monotonic() > until
+                if late or len(self.alive()) + self._given_up() >= count > len(self.alive()):
+                    within = f" within {timeout:g} s" if late else ""
                     raise ConfigError(
-                        f"{len(self.alive())} of {count} workers came within {timeout:g} s"
-                        f"{self._talk.reason()}",
+                        f"{len(self.alive())} of {count} workers came{within}{self._reason()}",
                         remedy,
                     )
                 time.sleep(_LOOK)
@@ -157,7 +167,7 @@ class OwnWorkers:
             text = " ".join(str(failed[0]).split()) or type(failed[0]).__name__
             raise ConfigError(f"the Dask cluster doesn't start: {text}", remedy) from failed[0]
         if self._cluster is None:
-            raise ConfigError(f"the Dask cluster didn't start in time{self._talk.reason()}", remedy)
+            raise ConfigError(f"the Dask cluster didn't start in time{self._reason()}", remedy)
 
     def alive(self) -> Mapping[str, str]:
         """Workers that the scheduler knows, by the names of their nannies."""
@@ -168,6 +178,19 @@ class OwnWorkers:
             if address in known:
                 found[str(name)] = address
         return found
+
+    def coming(self) -> bool:
+        """Whether a nanny has not given up."""
+        return self._given_up() < len(self._cluster.workers)
+
+    def _given_up(self) -> int:
+        """Nannies that could not start their worker and won't try again."""
+        nannies = dict(self._cluster.workers).values()
+        return sum(nanny.status.name in ("failed", "closed") for nanny in nannies)
+
+    def _reason(self) -> str:
+        """What a worker said last before it failed to start, to be put after a sentence."""
+        return f": {text}" if (text := last_words(self._scratch.folder)) else ""
 
     def pids(self) -> dict[str, int]:
         """Process id by name."""
@@ -272,33 +295,21 @@ def _remove_if_abandoned(folder: Path) -> None:
             os.close(lock)
 
 
-class _Talk(logging.Handler):
-    """What Dask says, as debug lines of ours; its last error explains why workers don't come."""
-
-    _LOGGERS = ("distributed", "tornado", "asyncio")
+class _Talk:
+    """What Dask says in this process becomes debug lines of ours, for as long as it is open."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._last = ""
-        self._before = {name: logging.getLogger(name).propagate for name in self._LOGGERS}
-        for name in self._LOGGERS:
-            logging.getLogger(name).addHandler(self)
-            logging.getLogger(name).propagate = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
-        if record.exc_info and record.exc_info[1] is not None:
-            text = f"{text}: {' '.join(str(record.exc_info[1]).split())}"
-            self._last = " ".join(str(record.exc_info[1]).split()) or self._last
-        log(text[:500], level="debug", logger=record.name)
-
-    def reason(self) -> str:
-        """What went wrong last, to be put after a sentence."""
-        return f": {self._last[:300]}" if self._last else ""
+        self._handler = DaskMessages()
+        self._before = [
+            (logger, logger.propagate, [*logger.handlers])
+            for logger in map(logging.getLogger, _LOGGERS)
+        ]
+        for logger, _, _ in self._before:
+            logger.handlers[:] = [self._handler]
+            logger.propagate = False
 
     def close(self) -> None:
         """Leave the loggers as they were."""
-        for name, propagate in self._before.items():
-            logging.getLogger(name).removeHandler(self)
-            logging.getLogger(name).propagate = propagate
-        super().close()
+        for logger, propagate, handlers in self._before:
+            logger.handlers[:] = handlers
+            logger.propagate = propagate

@@ -71,7 +71,7 @@ def local(config: RunConfig) -> Connect:
                 return distributed.LocalCluster(
                     n_workers=parts.workers, threads_per_worker=1, processes=True, memory_limit=0,
                     dashboard_address=config.dashboard or None, local_directory=scratch,
-                    silence_logs=50, preload=[WORKER_MODULE],
+                    silence_logs=40, preload=[WORKER_MODULE],
                 )  # fmt: skip
 
         remedy = "look for other processes that take all memory or CPUs, or use --cluster worker"

@@ -6,12 +6,15 @@ workers of a cluster that somebody else runs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,20 +27,58 @@ _PR_SET_PDEATHSIG = 1
 _LAST_WORDS = 3.0
 """Seconds for removing temporary files after a SIGTERM."""
 
+_LAST = "last-error"
+_LENGTH = 500
+
 _token = CancelToken()
 """Set by SIGTERM: there is no second tile after that."""
 _busy = threading.Lock()
 """Held while a tile is made."""
 
 
-def dask_setup(_worker: Any) -> None:
+def dask_setup(worker: Any) -> None:
     """Called by Dask in the main thread of a worker process of ours, before it gets any work."""
+    talk = DaskMessages(Path(worker.local_directory).parents[1])
+    for name in ("distributed", "dask_cuda"):
+        logging.getLogger(name).handlers[:] = [talk]
+        logging.getLogger(name).propagate = False
     os.dup2(2, 1)  # what a plugin prints must not mix with our own output
     os.setsid()  # Ctrl-C is for the parent; a kill reaches the whole group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     pin_environment()
+
+
+class DaskMessages(logging.Handler):
+    """What Dask says, as debug lines of ours; errors of a worker also into a file of `folder`.
+
+    A worker that fails to start can't tell us why in another way: its nanny hears that it failed.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__(logging.WARNING)
+        self._folder = folder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Into the log and the file."""
+        error = record.exc_info[1] if record.exc_info else None
+        while error is not None and (deeper := error.__cause__ or error.__context__) is not None:
+            error = deeper
+        text = " ".join(record.getMessage().split())
+        if error is not None:
+            text = f"{text}: {type(error).__name__}: {' '.join(str(error).split())}"
+        log(text[:_LENGTH], level="debug", logger=record.name)
+        if self._folder is not None and record.levelno >= logging.ERROR:
+            with contextlib.suppress(OSError):  # the folder is gone when the run ends
+                (self._folder / _LAST).write_text(text[:_LENGTH])
+
+
+def last_words(folder: str) -> str:
+    """The last error that a worker left in that folder; empty without."""
+    with contextlib.suppress(OSError):
+        return (Path(folder) / _LAST).read_text()
+    return ""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
