@@ -4,5 +4,33 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import pytest
+from board import find_board
+
 if find_spec("numba_cuda") is None:
     collect_ignore_glob = ["test_kernel_*"]
+
+
+@pytest.fixture(scope="session")
+def found_board():
+    return find_board()
+
+
+@pytest.fixture
+def board(found_board, monkeypatch):
+    """What kernels run on; the test skips where that is nothing."""
+    if found_board.kind == "host":
+        import hostlaunch
+
+        hostlaunch.use(monkeypatch)
+    return found_board
+
+
+@pytest.fixture
+def cupy(found_board):
+    """CuPy on a real device: for what has no stand-in, as streams and pools."""
+    if not found_board.real:
+        pytest.skip(f"a rehearsal ({found_board.kind}) has no streams and no memory pool")
+    import cupy
+
+    return cupy
