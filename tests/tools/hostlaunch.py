@@ -27,7 +27,7 @@ def use(monkeypatch) -> None:
 def run(function, grid, block, arguments, shared) -> None:
     """Run a kernel; a warning of the runtime (threads that left before a barrier) is an error."""
     arguments = [np.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    signature = tuple(map(_type, arguments))
+    signature = tuple(map(type_of, arguments))
     SEEN.setdefault(function.py_func.__name__, set()).add(signature)
     kernel = _compiled(function.py_func, signature, bool(function.targetoptions["fastmath"]))
     warning = kernel(grid, block, *arguments, shared=shared)
@@ -40,9 +40,9 @@ def _compiled(function, signature, fastmath) -> HostKernel:
     return HostKernel(function, signature, fastmath=fastmath)
 
 
-def _type(value):
+def type_of(value):
     if isinstance(value, tuple):
-        return types.UniTuple(_type(value[0]), len(value))
+        return types.UniTuple(type_of(value[0]), len(value))
     dtype = numpy_support.from_dtype(value.dtype)
     if not isinstance(value, np.ndarray):
         return dtype
