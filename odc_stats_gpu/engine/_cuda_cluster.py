@@ -6,7 +6,7 @@ Facts come from `_gpus.py` (NVML), `_limits.py` (control groups) and the configu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +125,14 @@ def _named(gpus: Sequence[Gpu], entry: str) -> list[Gpu]:
     return []
 
 
-def share(places: int, *, wanted: int, threads: int, memory: int, floor: int = 0) -> Share:
+def share(
+    places: int, *, wanted: int, threads: int, memory: int, floor: int = 0, near: int = 0
+) -> Share:
     """Divide CPUs and host memory of this machine among the workers.
 
     `places`: how many there can be; `wanted`: how many there should be, 0 for all; `floor`: host
-    memory without which a worker can't live. There is always one worker.
+    memory without which a worker can't live; `near`: CPUs that a worker is pinned to, 0 if to none.
+    There is always one worker.
     """
     asked = min(wanted, places) if wanted > 0 else places
     room = max(1, memory // floor) if floor else asked
@@ -142,7 +145,17 @@ def share(places: int, *, wanted: int, threads: int, memory: int, floor: int = 0
         )
     elif wanted > places:
         why = f"{workers} workers: there are no more GPUs"
-    return Share(workers, max(1, threads // workers), memory // workers, why)
+    each = min(threads // workers, near or threads)
+    return Share(workers, max(1, each), memory // workers, why)
+
+
+def near_cpus(gpus: Sequence[Gpu], allowed: Collection[int]) -> int:
+    """CPUs that the worst placed of these GPUs can use when its worker is pinned next to it.
+
+    Where the driver tells none, or none that is `allowed` here, the worker is not pinned.
+    """
+    counts = [len(set(gpu.cpus) & set(allowed)) or len(allowed) for gpu in gpus]
+    return min(counts, default=len(allowed))
 
 
 def pool_bytes(gpus: Sequence[Gpu], fraction: float) -> int:

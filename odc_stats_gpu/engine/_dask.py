@@ -6,13 +6,14 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from odc_stats_gpu.engine._cuda_cluster import Share
 from odc_stats_gpu.engine._dask_cluster import Workers
+from odc_stats_gpu.engine._dask_places import Place, Places
 from odc_stats_gpu.engine._dask_worker import greet, work
 from odc_stats_gpu.engine._env import pin_environment
 from odc_stats_gpu.engine._job import (
@@ -44,13 +45,6 @@ class _Died(Exception):  # noqa: N818 - a fact, not an error of ours
     """The worker ended in the middle of the tile."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    name: str
-    """The same for the process that replaces a dead one: that of a GPU."""
-    address: str
-
-
 class DaskExecutor:
     """One tile is one future on one worker, by name; Dask itself repeats and moves nothing.
 
@@ -74,7 +68,7 @@ class DaskExecutor:
         self._here: RunConfig | None = None
         self._there: RunConfig | None = None
         self._workers: Workers | None = None
-        self._places = _Places(self._token)
+        self._places = Places(self._token)
         self._threads: list[threading.Thread] = []
         self._active: set[str] = set()
 
@@ -98,7 +92,7 @@ class DaskExecutor:
         self._workers = workers
         self._places.workers = workers
         self._there = config
-        if share is not None and share.workers > 1:
+        if share is not None and share.workers > 1:  # one worker: as the user said
             self._there = config.model_copy(
                 update={"threads": share.threads, "memory_limit": str(share.memory)}
             )
@@ -199,9 +193,11 @@ class DaskExecutor:
             try:
                 return self._attempt(job, place)
             except TimeoutError:
+                self._places.bury(place)
                 error = f"stopped after max_processing_time = {self._time_limit:g} s"
                 break
             except _Died:
+                self._places.bury(place)
                 died.append(place.name)
                 error = (
                     f"its worker process died {len(died)} times, on {' and '.join(died)}; out of "
@@ -219,7 +215,7 @@ class DaskExecutor:
             job.tile, "failed", error=error, seconds=round(time.monotonic() - began, 3)
         )
 
-    def _attempt(self, job: TaskJob, place: _Place) -> TaskResult:
+    def _attempt(self, job: TaskJob, place: Place) -> TaskResult:
         """Raises _Died, TimeoutError and Cancelled; the worker is then ended."""
         client = self._workers.client if self._workers is not None else None
         if client is None:
@@ -266,7 +262,7 @@ class DaskExecutor:
             self._token.check()
             return TaskResult(job.tile, "failed", error=_one_line(exc))
 
-    def _stop(self, remote: Any, place: _Place) -> None:
+    def _stop(self, remote: Any, place: Place) -> None:
         """Cancelling a future doesn't stop its thread: the process is ended."""
         self._forget(remote)
         with contextlib.suppress(Exception):  # whoever is gone needs no stopping
@@ -284,69 +280,6 @@ class DaskExecutor:
         with contextlib.suppress(Exception):  # the next attempt at the tile does it anyway
             if self._here is not None:
                 sweep_task(job, self._here)
-
-
-class _Places:
-    """Which workers are free: each makes one tile at a time, whatever its threads."""
-
-    def __init__(self, token: CancelToken) -> None:
-        self._token = token
-        self.workers: Workers | None = None
-        self._lock = threading.Lock()
-        self._alive: dict[str, str] = {}
-        self._busy: set[_Place] = set()
-        self._read = 0.0
-
-    @property
-    def count(self) -> int:
-        """Workers there are, at least 1."""
-        with self._lock:
-            return max(1, len(self._alive))
-
-    def refresh(self) -> int:
-        """Ask who is there, at most every half second; returns how many."""
-        with self._lock:
-            if self.workers is not None and time.monotonic() > self._read + 0.5:
-                with contextlib.suppress(Exception):  # a scheduler that is gone: as it was
-                    self._alive = dict(self.workers.alive())
-                self._read = time.monotonic()
-            return len(self._alive)
-
-    def has(self, place: _Place) -> bool:
-        """Whether that very process is still there."""
-        self.refresh()
-        with self._lock:
-            return self._alive.get(place.name) == place.address
-
-    def take(self, avoid: Collection[str], seconds: float) -> _Place | None:
-        """A free worker, not one of `avoid` as long as there are others; None when none comes.
-
-        Raises Cancelled.
-        """
-        until = time.monotonic() + seconds
-        while True:
-            self._token.check()
-            self.refresh()
-            with self._lock:
-                places = [_Place(*item) for item in self._alive.items()]
-                others = [p for p in places if p.name not in avoid] or places
-                free = [p for p in others if p not in self._busy]
-                if free:
-                    self._busy.add(free[0])
-                    return free[0]
-            if places:
-                until = time.monotonic() + seconds
-            elif time.monotonic() > until or not self._coming():
-                return None
-            time.sleep(_LOOK)
-
-    def _coming(self) -> bool:
-        return self.workers is not None and self.workers.coming()
-
-    def give(self, place: _Place) -> None:
-        """Free it again."""
-        with self._lock:
-            self._busy.discard(place)
 
 
 def _one_line(exc: BaseException) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from odc_stats_gpu.engine._dask_worker import DaskMessages, last_words
 from odc_stats_gpu.engine._job import CancelToken
+from odc_stats_gpu.engine._scratch import Scratch
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.telemetry import log
 
@@ -26,7 +23,6 @@ _CONNECT = "10s"
 _GRACE = 4.0
 """Seconds between SIGTERM and SIGKILL: enough to remove temporary files."""
 _CLOSE = 3.0
-_PREFIX = "odc-stats-gpu-dask-"
 _LOGGERS = ("distributed", "tornado", "tornado.application", "asyncio")
 
 
@@ -118,7 +114,7 @@ class OwnWorkers:
         """
         from distributed import Client
 
-        self._scratch, self._talk = _Scratch(), _Talk()
+        self._scratch, self._talk = Scratch(), _Talk()
         self._cluster: Any = None
         self.client: Any = None
         until = time.monotonic() + timeout
@@ -263,36 +259,6 @@ def _gone(process: Any, seconds: float) -> bool:
             return True
         time.sleep(_LOOK)
     return False
-
-
-class _Scratch:
-    """The folder of the workers' working directories; one whose run was killed is removed later."""
-
-    def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
-        for old in parent.glob(f"{_PREFIX}{os.getuid()}-*"):
-            _remove_if_abandoned(old)
-        self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getuid()}-", dir=parent)
-        self._lock = os.open(Path(self.folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def remove(self) -> None:
-        """Remove the folder; harmless the second time."""
-        if self._lock >= 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """The lock is held as long as the process that made the folder lives."""
-    with contextlib.suppress(OSError):
-        lock = os.open(folder / ".lock", os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(lock)
 
 
 class _Talk:

@@ -14,6 +14,7 @@ from odc_stats_gpu.engine._cuda_cluster import (
     Pool,
     Share,
     cluster_arguments,
+    near_cpus,
     parse_pool,
     share,
     visible,
@@ -106,7 +107,8 @@ def cuda(config: RunConfig) -> Connect:
 
     def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
         parts = share(len(gpus), wanted=config.workers, threads=prepared.threads,
-                      memory=prepared.memory_limit, floor=HOST_FLOOR)  # fmt: skip
+                      memory=prepared.memory_limit, floor=HOST_FLOOR,
+                      near=near_cpus(gpus, os.sched_getaffinity(0)))  # fmt: skip
         if parts.why:
             log(parts.why, level="warning")
 

@@ -39,7 +39,7 @@ _busy = threading.Lock()
 def dask_setup(worker: Any) -> None:
     """Called by Dask in the main thread of a worker process of ours, before it gets any work."""
     talk = DaskMessages(Path(worker.local_directory).parents[1])
-    for name in ("distributed", "dask_cuda"):
+    for name in ("distributed", "dask_cuda", "tornado", "tornado.application", "asyncio"):
         logging.getLogger(name).handlers[:] = [talk]
         logging.getLogger(name).propagate = False
     os.dup2(2, 1)  # what a plugin prints must not mix with our own output
