@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -142,8 +143,15 @@ class OwnWorkers:
         failed: list[BaseException] = []
 
         def work() -> None:
+            import dask
+
+            settings = {
+                "temporary-directory": self._scratch.folder,
+                "distributed.scheduler.allowed-failures": 0,  # we repeat a tile, Dask does not
+            }
             try:
-                self._cluster = build(self._scratch.folder)
+                with warnings.catch_warnings(action="ignore"), dask.config.set(settings):
+                    self._cluster = build(self._scratch.folder)
             except BaseException as exc:  # noqa: BLE001 - raised below
                 failed.append(exc)
 

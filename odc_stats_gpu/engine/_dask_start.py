@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 from typing import Any
 
 from odc_stats_gpu.engine._cuda_cluster import (
@@ -30,7 +29,6 @@ from odc_stats_gpu.telemetry import log
 
 _TIMEOUT = 120.0
 """Seconds in which all workers must be there; a cold disk can be slow."""
-_ALLOWED_FAILURES = "distributed.scheduler.allowed-failures"
 _INSTALL = "pip install 'odc-stats-gpu[cuda13]' (or cuda12)"
 
 
@@ -65,15 +63,13 @@ def local(config: RunConfig) -> Connect:
                       memory=prepared.memory_limit)  # fmt: skip
 
         def build(scratch: str) -> Any:
-            import dask
-            import distributed
+            from distributed import LocalCluster
 
-            with _quiet(), dask.config.set({_ALLOWED_FAILURES: 0}):
-                return distributed.LocalCluster(
-                    n_workers=parts.workers, threads_per_worker=1, processes=True, memory_limit=0,
-                    dashboard_address=config.dashboard or None, local_directory=scratch,
-                    silence_logs=40, preload=[WORKER_MODULE],
-                )  # fmt: skip
+            return LocalCluster(
+                n_workers=parts.workers, threads_per_worker=1, processes=True, memory_limit=0,
+                dashboard_address=config.dashboard or None, local_directory=scratch,
+                silence_logs=40, preload=[WORKER_MODULE],
+            )  # fmt: skip
 
         remedy = "look for other processes that take all memory or CPUs, or use --cluster worker"
         return OwnWorkers(build, parts.workers, token=token, timeout=_TIMEOUT, remedy=remedy), parts
@@ -113,14 +109,12 @@ def cuda(config: RunConfig) -> Connect:
             log(parts.why, level="warning")
 
         def build(scratch: str) -> Any:
-            import dask
             from dask_cuda import LocalCUDACluster
 
             arguments = cluster_arguments(
                 gpus, workers=parts.workers, pool=pool, scratch=scratch, dashboard=config.dashboard
             )
-            with _quiet(), dask.config.set({_ALLOWED_FAILURES: 0}):
-                return LocalCUDACluster(**arguments)
+            return LocalCUDACluster(**arguments)
 
         return OwnWorkers(
             build, parts.workers, token=token, timeout=_TIMEOUT, remedy=_remedy(gpus, pool)
@@ -134,8 +128,3 @@ def _remedy(gpus: list[Gpu], pool: Pool) -> str:
     hint = "see nvidia-smi for a GPU that is taken or broken and leave it out of"
     smaller = ", or lower --rmm-pool" if pool.fraction else ""
     return f"{hint} CUDA_VISIBLE_DEVICES ({len(gpus)} visible){smaller}"
-
-
-def _quiet() -> Any:
-    """Dask warns of what we do on purpose."""
-    return warnings.catch_warnings(action="ignore")

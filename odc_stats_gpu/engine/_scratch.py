@@ -23,7 +23,8 @@ class Scratch:
             self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getuid()}-", dir=parent)
             lock = Path(self.folder) / ".lock"
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # a file system without locks: we remove it anyway
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
             if lock.exists():  # nobody has taken it for abandoned meanwhile
                 break
             os.close(self._lock)
