@@ -52,7 +52,9 @@ def test_bit_flags(board, dtype):
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9])
 def test_morphology(board, ops, share):
     shape = board.pick((3, 1100, 1301), (1, 34, 67))
-    same(board, lambda a: kernels.clean_mask(a, ops), np.random.default_rng(5).random(shape) < share)
+    same(
+        board, lambda a: kernels.clean_mask(a, ops), np.random.default_rng(5).random(shape) < share
+    )
 
 
 def test_morphology_of_nothing_and_of_all(board):

@@ -1,4 +1,4 @@
-"""On hardware: every resampling of every type, large enough that blocks, strips and waves matter."""
+"""On hardware: every resampling of every type, on images of many blocks and waves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests marked `gpu` run on: a CUDA device, or a stand-in, smaller, so that they don't rot.
+"""What the tests marked `gpu` run on: a CUDA device, or a smaller stand-in, so that they don't rot.
 
 `ODC_STATS_GPU_REHEARSAL=simulator` runs the kernels in Numba's simulator, `=host` their own IR on
 this CPU. Without a device and without a rehearsal the tests skip.
