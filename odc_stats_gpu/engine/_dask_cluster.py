@@ -24,6 +24,13 @@ _CONNECT = "10s"
 _GRACE = 4.0
 """Seconds between SIGTERM and SIGKILL: enough to remove temporary files."""
 _CLOSE = 3.0
+_SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,  # we repeat a tile, Dask does not
+    "distributed.scheduler.worker-ttl": None,  # a C call that keeps Python's lock is no death
+    # Its profiler and its callback of the garbage collector deadlock with a thread that starts:
+    # sys._current_frames() holds CPython's lock of the thread list (seen with 3.11).
+    "distributed.worker.profile.enabled": False,
+}
 _LOGGERS = ("distributed", "tornado", "tornado.application", "asyncio")
 
 
@@ -145,10 +152,7 @@ class OwnWorkers:
         def work() -> None:
             import dask
 
-            settings = {
-                "temporary-directory": self._scratch.folder,
-                "distributed.scheduler.allowed-failures": 0,  # we repeat a tile, Dask does not
-            }
+            settings = {**_SETTINGS, "temporary-directory": self._scratch.folder}
             try:
                 with warnings.catch_warnings(action="ignore"), dask.config.set(settings):
                     self._cluster = build(self._scratch.folder)
