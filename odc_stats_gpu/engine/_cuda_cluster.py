@@ -192,6 +192,8 @@ def cluster_arguments(
         "device_memory_limit": 0,
         "rmm_pool_size": size if size and not pool.asynchronous else None,
         "rmm_async": bool(size) and pool.asynchronous,
+        "rmm_maximum_pool_size": size if size and pool.asynchronous else None,
+        "rmm_track_allocations": bool(size),  # so that a worker knows what is left
         "rmm_release_threshold": size if size and pool.asynchronous else None,
         "rmm_allocator_external_lib_list": ["cupy"] if size else None,
         "local_directory": scratch,

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from odc_stats_gpu.engine._cuda_pool import unused_pool_bytes
 from odc_stats_gpu.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class CudaDevice:
         """Free bytes, those kept by the pool included."""
         import cupy
 
+        if (unused := unused_pool_bytes()) is not None:
+            return unused
         with cupy.cuda.Device(self.number):
             free, _ = cupy.cuda.runtime.memGetInfo()
             return int(free) + int(cupy.get_default_memory_pool().free_bytes())

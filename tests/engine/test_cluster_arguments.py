@@ -64,6 +64,8 @@ def test_one_worker_per_device_and_a_pool_that_fits(gpus, pool):
         assert args["rmm_pool_size"] == pool // 256 * 256
         assert args["rmm_allocator_external_lib_list"] == ["cupy"]
     assert not args["rmm_async"]
+    assert args["rmm_track_allocations"] == (pool is not None)
+    assert args["rmm_maximum_pool_size"] is None  # it may grow into what is left
 
 
 def test_the_pool_fits_the_fullest_of_the_gpus():
@@ -81,6 +83,7 @@ def test_the_driver_s_own_pool_keeps_what_a_fixed_one_would_take():
     assert args["rmm_async"] is True
     assert args["rmm_pool_size"] is None  # dask-cuda refuses both
     assert args["rmm_release_threshold"] == int(T4.free * 0.5) // 256 * 256
+    assert args["rmm_maximum_pool_size"] == args["rmm_release_threshold"]
     none = ask([T4], pool=Pool(0))
     assert not none["rmm_async"]
     assert none["rmm_pool_size"] is none["rmm_release_threshold"] is None
