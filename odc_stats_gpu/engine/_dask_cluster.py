@@ -83,7 +83,9 @@ class ForeignWorkers:
 
     def alive(self) -> Mapping[str, str]:
         """Every worker, named by its address."""
-        return {address: address for address in self.client.nthreads()}
+        scheduler = self.client.scheduler  # with a limit: it may be gone
+        known = self.client.sync(scheduler.ncores, workers=None, callback_timeout=_CLOSE)
+        return {address: address for address in known}
 
     def coming(self) -> bool:
         """Others may start one at any time."""
