@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 UV := $(shell grep -oE '^uv==[0-9.]+' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all compat lint format lock bench bench-kernels clean
+.PHONY: help install demo test test-all compat lint format lock bench bench-kernels gpu gpu-wheels clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -56,5 +56,21 @@ bench/.installed: bench/requirements.txt
 	@bench/make-venv .bench-venv
 	@touch $@
 
+# Without PYTHON=... or WHEELS=... the GPU targets use .venv; with one of them that interpreter as it is,
+# nothing is installed and no network is needed.
+ifneq ($(filter command,$(origin PYTHON))$(WHEELS),)
+GPU_PYTHON = $(PYTHON)
+else
+GPU_PYTHON = $(BIN)/python
+GPU_READY = $(STAMP)
+endif
+GPU_OPTIONS = $(if $(SIMULATE),--simulate) $(if $(QUICK),--quick) $(if $(KERNELS),--kernels-only) $(if $(WHEELS),--wheels $(WHEELS)) $(if $(OUT),--out $(OUT))
+
+gpu: $(GPU_READY) ## tests and benchmarks on this machine's GPU, one record (PYTHON= WHEELS= OUT= QUICK=1 KERNELS=1 SIMULATE=1)
+	PYTHONPATH=$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH)) $(GPU_PYTHON) -m bench.gpu --tests $(GPU_OPTIONS)
+
+gpu-wheels: $(STAMP) ## collect into gpu-wheels/ what a bare CUDA machine lacks (SMALL=1 KERNELS=1 SKIP="pandas ...")
+	$(BIN)/python -m bench.gpu.collect_wheels $(if $(KERNELS),--kernels) $(if $(SMALL),--small) $(if $(SKIP),--skip $(SKIP)) $(if $(OUT),--out $(OUT))
+
 clean: ## remove everything that make made
-	rm -rf $(VENV) .bench-venv bench/.installed demo-out build dist *.egg-info
+	rm -rf $(VENV) .bench-venv bench/.installed demo-out build dist gpu-wheels *.egg-info

@@ -130,7 +130,7 @@ def test_compute_sanitizer_finds_nothing(cupy, tool):
         [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable,
          str(REPOSITORY / "tests" / "tools" / "every_kernel.py")],
         capture_output=True, text=True, check=False, timeout=280, cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(REPOSITORY), *sys.path[1:]))},
     )  # fmt: skip
     said = done.stdout + done.stderr
     if done.returncode and "every kernel ran" not in said and "not supported" in said.lower():

@@ -1,0 +1,139 @@
+"""Collect the wheels that a bare CUDA machine lacks (`make gpu-wheels`).
+
+    python -m bench.gpu.collect_wheels [--out gpu-wheels] [--kernels] [--skip NAME ...] [--small]
+
+For Python 3.12 on x86-64 Linux, versions and hashes as in requirements.lock. Left at home is what
+such a machine has: CuPy, numba-cuda, Numba and CUDA; and boto3, which no tile on a disk needs.
+`--kernels`: NumPy and the test tools only. `--small`: packed again with LZMA (minutes), without the
+codecs of imagecodecs that nothing here calls; pip and `make gpu WHEELS=` read them as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = "3.12"
+TOOLS = ("pytest", "pytest-timeout", "hypothesis", "nvidia-ml-py")
+AT_HOME = {"numba", "boto3"}
+"""Dependencies of the package that aren't carried."""
+THERE = {"numba", "llvmlite", "numba-cuda", "cupy-cuda13x", "fastrlock"}
+PEER = re.compile(r"^geomad==", re.MULTILINE)
+GLIBC = (39, 38, 36, 35, 34, 31, 28, 27, 24, 17, 12, 5)
+"""manylinux_2_N: pip takes exactly those that it is told"""
+CODECS = {"_shared", "_shared_cython", "_imcd", "_deflate", "_zstd", "_jpeg8", "_png", "_zlib"}
+LIBRARIES = ("libdeflate", "libzstd", "libjpeg", "libpng", "libz")
+"""What odc_stats_gpu calls of imagecodecs, and the libraries behind it."""
+
+
+def main() -> int:
+    """Collect, and print what is in."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "gpu-wheels")
+    parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--skip", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    lock = _resolve(options.kernels)
+    skipped = THERE | {_name(text) for given in options.skip for text in re.split(r"[ ,]+", given)}
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    wanted = "\n".join(entry for name, entry in lock.items() if name not in skipped)
+    _download(wanted, options.out)
+    if not options.kernels:
+        peer = (REPOSITORY / "bench" / "requirements.txt").read_text().splitlines()
+        _download("\n".join(line for line in peer if PEER.match(line)), options.out, hashes=False)
+    if options.small:
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(_pack_again, sorted(options.out.glob("*.whl"))))
+    _report(options.out)
+    return 0
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[; ]", text.strip(), maxsplit=1)[0]).lower()
+
+
+def _resolve(kernels_only: bool) -> dict[str, str]:
+    """Lines of requirements with hashes, by name: what is needed, in the versions of the lock."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    own = [d for d in project["dependencies"] if _name(d) not in AT_HOME]
+    roots = [d for d in own if _name(d) == "numpy"] if kernels_only else own
+    done = subprocess.run(
+        [*_uv(), "pip", "compile", "-q", "--python-version", PYTHON, "--python-platform",
+         "x86_64-manylinux_2_28", "--generate-hashes", "--no-annotate", "--no-header",
+         "-c", str(REPOSITORY / "requirements.lock"), "-"],
+        input="\n".join((*roots, *TOOLS)), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"the wheels can't be resolved (needs the network): {done.stderr.strip()}")
+    entries = re.split(r"\n(?=\S)", done.stdout.strip())
+    return {_name(entry): entry for entry in entries}
+
+
+def _uv() -> list[str]:
+    beside = Path(sys.executable).with_name("uv")
+    return [str(beside)] if beside.exists() else ["uv"]
+
+
+def _download(requirements: str, out: Path, *, hashes: bool = True) -> None:
+    listed = out / "requirements.txt"
+    listed.write_text(requirements + "\n")
+    platforms = [f"--platform=manylinux_2_{n}_x86_64" for n in GLIBC]
+    command = [
+        sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps",
+        "--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms,
+        "--platform=manylinux2014_x86_64", "-d", str(out), "-r", str(listed),
+        *(["--require-hashes"] if hashes else []),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    listed.unlink()
+    if done.returncode:
+        sys.exit(f"pip download failed: {done.stderr.strip()[-1500:]}")
+
+
+def _pack_again(wheel: Path) -> None:
+    """The same files, packed tighter, less what is never called."""
+    part = wheel.with_suffix(".part")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as new:
+        for item in old.infolist():
+            if not item.is_dir() and not _idle(item.filename):
+                copy = zipfile.ZipInfo(item.filename, item.date_time)
+                copy.external_attr, copy.compress_type = item.external_attr, zipfile.ZIP_LZMA
+                new.writestr(copy, old.read(item))
+    part.replace(wheel)
+
+
+def _idle(name: str) -> bool:
+    """Whether a file is a codec of imagecodecs, or a library of one, that we never call."""
+    folder, _, file = name.partition("/")
+    if folder == "imagecodecs" and ".so" in file:
+        return file.partition(".")[0] not in CODECS
+    if folder == "imagecodecs.libs":
+        return not file.startswith(LIBRARIES)
+    return False
+
+
+def _report(out: Path) -> None:
+    wheels = sorted(out.glob("*.whl"), key=lambda w: -w.stat().st_size)
+    total = 0.0
+    for wheel in wheels:
+        size = wheel.stat().st_size / 2**20
+        total += size
+        name, version = wheel.name.split("-")[:2]
+        print(f"{size:8.2f} MiB  {name} {version}")
+    print(f"{total:8.2f} MiB  in {len(wheels)} wheels, {out}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
