@@ -220,7 +220,8 @@ class DaskExecutor:
         client = self._workers.client if self._workers is not None else None
         if client is None:
             raise Cancelled("closed")
-        limit = time.monotonic() + self._time_limit if self._time_limit > 0 else None
+        began = time.monotonic()
+        limit = began + self._time_limit if self._time_limit > 0 else None
         started, self._started = self._started, 0.0
         remote = client.submit(
             work, job, self._there, self._topic, started, pure=False, retries=0,
@@ -245,9 +246,9 @@ class DaskExecutor:
                     self._forget(remote)
                     raise _Died
             time.sleep(_LOOK)
-        return self._answer(job, remote)
+        return self._answer(job, remote, began)
 
-    def _answer(self, job: TaskJob, remote: Any) -> TaskResult:
+    def _answer(self, job: TaskJob, remote: Any, began: float) -> TaskResult:
         """What became of a finished future."""
         import distributed
 
@@ -258,9 +259,15 @@ class DaskExecutor:
             self._token.check()
             self._forget(remote)
             raise _Died from None
-        except Exception as exc:  # noqa: BLE001 - lost connections, tasks that can't be unpickled
+        except distributed.CancelledError:
             self._token.check()
-            return TaskResult(job.tile, "failed", error=_one_line(exc))
+            error = "the connection to the Dask scheduler was lost"
+        except Exception as exc:  # noqa: BLE001 - a task or result that can't be unpickled there
+            self._token.check()
+            error = _one_line(exc)
+        return TaskResult(
+            job.tile, "failed", error=error, seconds=round(time.monotonic() - began, 3)
+        )
 
     def _stop(self, remote: Any, place: Place) -> None:
         """Cancelling a future doesn't stop its thread: the process is ended."""

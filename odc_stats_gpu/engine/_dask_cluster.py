@@ -62,9 +62,11 @@ class ForeignWorkers:
         """Raises ConfigError when nobody answers there."""
         from distributed import Client
 
+        self._talk = _Talk()
         try:
             self.client = Client(address, timeout=_CONNECT)
         except (OSError, TimeoutError, ValueError) as exc:
+            self._talk.close()
             raise ConfigError(
                 f"no Dask scheduler at {address}: {' '.join(str(exc).split())}",
                 "check the address, for example tcp://host:8786",
@@ -104,6 +106,7 @@ class ForeignWorkers:
         """Leave the cluster."""
         with contextlib.suppress(Exception):  # a cluster that is gone has no more to say
             self.client.close(timeout=_CLOSE)
+        self._talk.close()
 
 
 class OwnWorkers:
