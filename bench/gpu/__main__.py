@@ -113,7 +113,6 @@ def _with_wheels(folder: Path) -> None:
         return
     rest = [p for p in paths if p]
     env = os.environ | {"PYTHONPATH": os.pathsep.join((str(place), str(REPOSITORY), *rest))}
-    os.chdir(REPOSITORY)
     os.execve(sys.executable, [sys.executable, "-m", "bench.gpu", *sys.argv[1:]], env)
 
 
