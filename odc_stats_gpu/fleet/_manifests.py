@@ -149,6 +149,8 @@ def _scaled_job(spec: JobSpec) -> Manifest:
             "failedJobsHistoryLimit": 20,
             # a changed ScaledJob lets running workers finish
             "rollout": {"strategy": "gradual"},
+            # new workers = wanted - running, right where messages in flight are counted and a
+            # worker takes many; `accurate` would start the same workers again at every poll
             "scalingStrategy": {"strategy": "default"},
             "jobTargetRef": _job_spec(spec, 1),
             "triggers": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from odc_stats_gpu.fleet._spec import JobSpec
+from odc_stats_gpu.fleet._spec import TMP, JobSpec
 
 CONTAINER = "worker"
 CONFIG = "/etc/odc-stats"
@@ -48,6 +48,7 @@ def pod_template(spec: JobSpec) -> dict[str, Any]:
             {"name": "config", "configMap": {"name": spec.name}},
             {"name": "scratch", "emptyDir": {"sizeLimit": spec.resources.scratch}},
             {"name": "cache", "emptyDir": {"sizeLimit": spec.resources.cache}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": TMP}},
         ],
     }
     affinity = _affinity(spec)
@@ -90,7 +91,7 @@ def _container(spec: JobSpec) -> dict[str, Any]:
     size = {
         "cpu": spec.resources.cpu,
         "memory": spec.resources.memory,
-        "ephemeral-storage": spec.resources.scratch,
+        "ephemeral-storage": spec.resources.disk,
     }
     if spec.wants_gpu:
         size["nvidia.com/gpu"] = "1"
@@ -122,6 +123,7 @@ def _container(spec: JobSpec) -> dict[str, Any]:
             {"name": "config", "mountPath": CONFIG, "readOnly": True},
             {"name": "scratch", "mountPath": "/scratch"},
             {"name": "cache", "mountPath": "/cache"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
         ],
     }
 

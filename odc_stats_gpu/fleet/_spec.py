@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,11 +22,29 @@ from pydantic import (
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import explain, parse_config
 
-GPUS = ("t4", "v100", "a10g", "l4", "l40s", "a100", "h100", "h200", "b200")
-"""As Karpenter's label karpenter.k8s.aws/instance-gpu-name has them."""
+GPUS = ("t4", "a10g", "l4", "l40s", "a100", "h100", "h200", "b200")
+"""As Karpenter's label karpenter.k8s.aws/instance-gpu-name has them; all that CUDA 13 runs on."""
+_IMAGE = (
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?/)?"  # registry
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
+_SQS_HOST = re.compile(r"^https://sqs\.([a-z0-9-]+)\.amazonaws\.com")
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 Quantity = Annotated[str, StringConstraints(pattern=_QUANTITY)]
+_UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
+    f"{letter}i": 1024**power for power, letter in enumerate("KMGT", 1)
+}
+TMP = "1Gi"
+"""Disk for libraries that know no TMPDIR."""
+_LOGS = "1Gi"
 _REMEDY = "see docs/operating.md, the job file"
+
+
+def _mebibytes(quantity: str) -> int:
+    """A quantity of Kubernetes, rounded up."""
+    number = quantity.rstrip("mkMGTKi")
+    return math.ceil(float(number) * _UNITS[quantity[len(number) :]] / (1 << 20))
 
 
 class _Strict(BaseModel):
@@ -42,6 +62,12 @@ class Resources(_Strict):
     cache: Quantity = "2Gi"
     """Disk for compiled kernels."""
 
+    @property
+    def disk(self) -> str:
+        """What the pod's volumes and logs may fill together: a smaller limit would evict it."""
+        total = sum(_mebibytes(q) for q in (self.scratch, self.cache, TMP, _LOGS))
+        return f"{total // 1024}Gi" if total % 1024 == 0 else f"{total}Mi"
+
     @field_validator("*", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
@@ -57,7 +83,8 @@ class JobSpec(_Strict):
         str, StringConstraints(pattern=r"^(https?://\S+/)?[A-Za-z0-9_-]{1,75}(\.fifo)?$")
     ]
     """Name or URL of the SQS queue."""
-    image: Annotated[str, StringConstraints(pattern=r"^\S+$")]
+    image: Annotated[str, StringConstraints(pattern=_IMAGE)]
+    """As `docker pull` takes it: lower-case name, tag or digest."""
     region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
     config: dict[str, Any]
     """The run configuration, validated as `run --config` does."""
@@ -137,6 +164,9 @@ class JobSpec(_Strict):
             raise ValueError("give `bucket`, or output_location in the configuration")
         if self.filedb and not self.filedb.startswith(("s3://", "http://", "https://")):
             raise ValueError(f"filedb {self.filedb!r} can't be seen by pods, give s3://")
+        host = _SQS_HOST.match(self.queue)
+        if host and host[1] != self.region:
+            raise ValueError(f"queue {self.queue!r} is not in region {self.region!r}")
         return self
 
     @property
@@ -175,9 +205,21 @@ def parse_job(raw: Mapping[str, Any], where: str = "job") -> JobSpec:
     config = parse_config(spec.run_config, f"{where}: config")
     if not config.plugin:
         raise ConfigError(f"{where}: config has no plugin", "name one, such as gm-ls")
+    _check_plugin(config.plugin, where)
     if config.product is None:
         raise ConfigError(f"{where}: config has no product", "give its name and version")
     return spec
+
+
+def _check_plugin(name: str, where: str) -> None:
+    """A slip of the pen in a name of ours; what nobody here knows may be in the image."""
+    known = metadata.entry_points(group="odc_stats_gpu.plugins").names
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if name not in known and near:
+        raise ConfigError(
+            f"{where}: unknown plugin {name!r}",
+            f"did you mean {near[0]!r}? One of your own must be installed here, too",
+        )
 
 
 def _bare(message: str) -> str:

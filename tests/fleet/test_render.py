@@ -72,6 +72,7 @@ def test_everything_that_is_written_to_is_a_volume(job):
     writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
     env = {e["name"]: e["value"] for e in container["env"]}
     folders = [env[k] for k in ("HOME", "TMPDIR", "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR")]
+    folders += ["/tmp"]  # of libraries that know no TMPDIR
     beat = next(a for a in container["args"] if "heartbeat" in a).partition("=")[2]
     for path in (*folders, beat):
         assert any(path == w or path.startswith(f"{w}/") for w in writable), path
@@ -155,6 +156,12 @@ def test_workers_get_the_configuration_that_run_accepts(job):
         ({"gpu": "a10"}, "unknown GPU 'a10', did you mean 'a10g'"),
         ({"gpu": ["any", "l4"]}, "stand alone"),
         ({"name": "GM_LS"}, "name = 'GM_LS'"),
+        ({"image": "Repo/Image"}, "image = 'Repo/Image'"),
+        ({"image": "odc-stats-gpu:a:b"}, "image = 'odc-stats-gpu:a:b'"),
+        ({"image": "odc stats"}, "image = 'odc stats'"),
+        ({"image": ""}, "image = ''"),
+        ({"queue": "no queue"}, "queue = 'no queue'"),
+        ({"queue": "https://sqs.us-west-2.amazonaws.com/123456789012/q"}, "not in region"),
         ({"resources": {"memory": "26 GB"}}, "resources.memory"),
         ({"replicas": 0}, "replicas = 0"),
         ({"bucket": ""}, "give `bucket`"),
@@ -187,6 +194,37 @@ def test_command_writes_to_stdout_and_to_a_folder(job, tmp_path, capsys, monkeyp
     assert main(["k8s", "render", "--config", str(file), "--output", str(out)]) == 0
     index = yaml.safe_load((out / "kustomization.yaml").read_text())
     assert [yaml.safe_load((out / n).read_text()) for n in index["resources"]] == printed
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["odc-stats-gpu", "odc-stats-gpu:1.0.0-gpu", "localhost:5000/a/b_c:x",
+     "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com/eo/odc-stats-gpu:v1@sha256:" + "0" * 64],
+)  # fmt: skip
+def test_images_of_any_registry_are_taken(job, image):
+    assert pod_of(render(parse_job(job | {"image": image})))["containers"][0]["image"] == image
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quue": "x"}, "unknown key 'quue'"),
+        ({"gpu": "rtx"}, "unknown GPU 'rtx'"),
+        ({"image": "A B"}, "image = 'A B'"),
+        ({"queue": None}, "queue"),
+        ({"config": {"plugin": "gm-lss", "product": {"name": "p"}}}, "gm-lss"),
+    ],
+    ids=str,
+)
+def test_command_says_what_is_wrong_in_one_line_and_exits_2(job, change, message, tmp_path, capsys):
+    file = tmp_path / "job.yaml"
+    raw = {k: v for k, v in (job | change).items() if v is not None}
+    file.write_text(yaml.safe_dump(raw))
+    assert main(["k8s", "render", "--config", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
 
 
 def test_command_exits_2_for_a_wrong_file(tmp_path, capsys):
