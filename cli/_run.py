@@ -215,9 +215,9 @@ def _process_start() -> float:
 
 
 def _dry(request: RunRequest) -> int:
-    from odc_stats_gpu.engine import dry_run
+    from odc_stats_gpu.engine import dry_run, one_of_the_workers
 
-    for task in dry_run(request):
+    for task in dry_run(one_of_the_workers(request)):
         typer.echo(task.line)
         for line in task.plan:
             typer.echo(f"    {line}")

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from odc_stats_gpu.engine._prepare import dry_run
     from odc_stats_gpu.engine._run import run_tasks
     from odc_stats_gpu.engine._spot import spot_notice
-    from odc_stats_gpu.engine._start import drop_prestarted, open_executor, prestart
+    from odc_stats_gpu.engine._start import (
+        drop_prestarted,
+        one_of_the_workers,
+        open_executor,
+        prestart,
+    )
     from odc_stats_gpu.engine._worker import WorkerExecutor
 
 _HOMES = {
@@ -47,6 +52,7 @@ _HOMES = {
     "examine": "_doctor",
     "heartbeat": "_heartbeat",
     "local_database": "_fetch",
+    "one_of_the_workers": "_start",
     "open_executor": "_start",
     "prestart": "_start",
     "process_task": "_lifecycle",
@@ -71,6 +77,7 @@ __all__ = [
     "examine",
     "heartbeat",
     "local_database",
+    "one_of_the_workers",
     "open_executor",
     "prestart",
     "process_task",

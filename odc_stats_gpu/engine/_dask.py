@@ -55,12 +55,16 @@ class DaskExecutor:
         self,
         connect: Connect,
         *,
+        device: str = "",
         time_limit: float = 0,
         token: CancelToken | None = None,
         progress: OnProgress | None = None,
     ) -> None:
-        """`connect` is called when the run has been validated; `time_limit` in s, 0 for none."""
-        self._connect, self._time_limit = connect, time_limit
+        """`connect` is called when the run has been validated; `time_limit` in s, 0 for none.
+
+        `device`: what every worker must have, instead of what the configuration says.
+        """
+        self._connect, self._time_limit, self._device = connect, time_limit, device
         self._token = token or CancelToken()
         self._progress = progress or (lambda *_: None)
         self._topic = f"odc-stats-gpu-{uuid.uuid4().hex}"
@@ -92,8 +96,10 @@ class DaskExecutor:
         self._workers = workers
         self._places.workers = workers
         self._there = config
-        if share is not None and share.workers > 1:  # one worker: as the user said
-            self._there = config.model_copy(
+        if self._device:
+            self._there = config.model_copy(update={"device": self._device})
+        if share is not None:
+            self._there = self._there.model_copy(
                 update={"threads": share.threads, "memory_limit": str(share.memory)}
             )
         workers.client.subscribe_topic(self._topic, self._hear)
@@ -135,28 +141,30 @@ class DaskExecutor:
 
     def _greet(self, workers: Workers) -> list[str]:
         """Names of the workers' devices; raises ConfigError when one can't have its own."""
-        futures = [
-            workers.client.submit(
+        futures = {
+            place: workers.client.submit(
                 greet, self._there, key=f"greet-{uuid.uuid4().hex}", pure=False, retries=0,
                 workers=[address], allow_other_workers=False,
             )
-            for address in workers.alive().values()
-        ]  # fmt: skip
+            for place, address in workers.alive().items()
+        }  # fmt: skip
         names = []
         until = time.monotonic() + _START
-        for future in futures:
+        for place, future in futures.items():
             while not future.done():
                 self._token.check()
                 if time.monotonic() > until:
-                    raise ConfigError("a Dask worker doesn't answer", "look at its log")
+                    raise ConfigError(
+                        f"Dask worker {place} doesn't answer", "look for what blocks it there"
+                    )
                 time.sleep(_LOOK)
             try:
                 name, why = future.result(timeout=_ANSWER)
-            except (ConfigError, Cancelled):
-                raise
+            except ConfigError as exc:
+                raise ConfigError(f"Dask worker {place}: {exc.message}", exc.remedy) from None
             except Exception as exc:
                 raise ConfigError(
-                    f"a Dask worker can't make tiles: {_one_line(exc)}",
+                    f"Dask worker {place} can't make tiles: {_one_line(exc)}",
                     "is the same odc-stats-gpu installed there?",
                 ) from exc
             names.append(name)

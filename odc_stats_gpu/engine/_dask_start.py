@@ -23,6 +23,7 @@ from odc_stats_gpu.engine._dask_cluster import ForeignWorkers, OwnWorkers, Worke
 from odc_stats_gpu.engine._device import gpu_problem
 from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._job import CancelToken, Prepared
+from odc_stats_gpu.engine._limits import read_limits
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import RunConfig
 from odc_stats_gpu.telemetry import log
@@ -59,8 +60,7 @@ def local(config: RunConfig) -> Connect:
     need_dask("--cluster dask")
 
     def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
-        parts = share(max(1, config.workers), wanted=config.workers, threads=prepared.threads,
-                      memory=prepared.memory_limit)  # fmt: skip
+        parts = _local_share(config, prepared.threads, prepared.memory_limit)
 
         def build(scratch: str) -> Any:
             from distributed import LocalCluster
@@ -79,6 +79,31 @@ def local(config: RunConfig) -> Connect:
 
 def cuda(config: RunConfig) -> Connect:
     """`--cluster dask-cuda`: one worker per GPU. Raises ConfigError when there is none."""
+    gpus, simulated = _gpus(config)
+    pool = Pool(0) if simulated else parse_pool(config.rmm_pool)
+
+    def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
+        parts = _cuda_share(config, gpus, prepared.threads, prepared.memory_limit)
+        if parts.why:
+            log(parts.why, level="warning")
+
+        def build(scratch: str) -> Any:
+            from dask_cuda import LocalCUDACluster
+
+            arguments = cluster_arguments(
+                gpus, workers=parts.workers, pool=pool, scratch=scratch, dashboard=config.dashboard
+            )
+            return LocalCUDACluster(**arguments)
+
+        return OwnWorkers(
+            build, parts.workers, token=token, timeout=_TIMEOUT, remedy=_remedy(gpus, pool)
+        ), parts
+
+    return connect
+
+
+def _gpus(config: RunConfig) -> tuple[list[Gpu], bool]:
+    """The GPUs to be used, and whether they are simulated; raises ConfigError without any."""
     simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
     if config.device == "cpu" or (simulated and config.device != "cuda"):
         raise ConfigError(
@@ -99,28 +124,26 @@ def cuda(config: RunConfig) -> Connect:
             + (f" in CUDA_VISIBLE_DEVICES={listed}" if listed is not None else ""),
             "see `odc-stats-gpu doctor`, or use --device cpu",
         )
-    pool = Pool(0) if simulated else parse_pool(config.rmm_pool)
+    return gpus, simulated
 
-    def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
-        parts = share(len(gpus), wanted=config.workers, threads=prepared.threads,
-                      memory=prepared.memory_limit, floor=HOST_FLOOR,
-                      near=near_cpus(gpus, os.sched_getaffinity(0)))  # fmt: skip
-        if parts.why:
-            log(parts.why, level="warning")
 
-        def build(scratch: str) -> Any:
-            from dask_cuda import LocalCUDACluster
+def shares(cluster: str, config: RunConfig) -> Share:
+    """What each worker of `dask` or `dask-cuda` would get; raises ConfigError as a run would."""
+    limits = read_limits(config.memory_limit)
+    threads = config.threads if config.threads > 0 else limits.cpus
+    if cluster == "dask":
+        return _local_share(config, threads, limits.memory)
+    return _cuda_share(config, _gpus(config)[0], threads, limits.memory)
 
-            arguments = cluster_arguments(
-                gpus, workers=parts.workers, pool=pool, scratch=scratch, dashboard=config.dashboard
-            )
-            return LocalCUDACluster(**arguments)
 
-        return OwnWorkers(
-            build, parts.workers, token=token, timeout=_TIMEOUT, remedy=_remedy(gpus, pool)
-        ), parts
+def _local_share(config: RunConfig, threads: int, memory: int) -> Share:
+    return share(max(1, config.workers), wanted=config.workers, threads=threads, memory=memory)
 
-    return connect
+
+def _cuda_share(config: RunConfig, gpus: list[Gpu], threads: int, memory: int) -> Share:
+    near = near_cpus(gpus, os.sched_getaffinity(0))
+    return share(len(gpus), wanted=config.workers, threads=threads, memory=memory,
+                 floor=HOST_FLOOR, near=near)  # fmt: skip
 
 
 def _remedy(gpus: list[Gpu], pool: Pool) -> str:

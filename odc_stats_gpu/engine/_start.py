@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from odc_stats_gpu.engine._job import CancelToken, OnProgress, RunRequest
@@ -54,15 +55,14 @@ def open_executor(
             "leave out --cluster: one process per GPU, each with --from-sqs",
         )
     limit = _seconds(config.get("max_processing_time", 0))
-    if not (cluster or scheduler or request.queue) and _gpu_at_hand(config.get("device", "auto")):
-        cluster = "dask-cuda"
+    cluster = cluster or _default(request)
     if scheduler or cluster in ("dask", "dask-cuda"):
         drop_prestarted()
         from odc_stats_gpu.engine._dask import DaskExecutor
 
         return DaskExecutor(
             _connect(cluster, scheduler, request), time_limit=limit, token=token,
-            progress=progress,
+            progress=progress, device="cuda" if cluster == "dask-cuda" else "",
         )  # fmt: skip
     if cluster == "none":
         drop_prestarted()
@@ -77,6 +77,32 @@ def open_executor(
     return WorkerExecutor(
         request, time_limit=limit, token=token, progress=progress, process=process
     )
+
+
+def one_of_the_workers(request: RunRequest) -> RunRequest:
+    """The request as each of several workers on this machine would get it: for a dry run."""
+    cluster = str(request.config.get("cluster") or "") or _default(request)
+    if cluster not in ("dask", "dask-cuda"):
+        return request
+    from odc_stats_gpu.engine._dask_start import shares
+    from odc_stats_gpu.model import parse_config
+
+    try:
+        part = shares(cluster, parse_config(request.config))
+    except ConfigError:  # the machine that will run may have what this one lacks
+        return request
+    if part.workers > 1:
+        log(f"{part.workers} workers, this is the plan of each", threads=part.threads,
+            memory_limit_mib=part.memory >> 20)  # fmt: skip
+    changed = {"threads": part.threads, "memory_limit": str(part.memory)}
+    return replace(request, config={**request.config, **changed})
+
+
+def _default(request: RunRequest) -> str:
+    """What takes the place of a cluster that is not named."""
+    if request.config.get("scheduler") or request.queue:
+        return ""
+    return "dask-cuda" if _gpu_at_hand(request.config.get("device", "auto")) else ""
 
 
 def _connect(cluster: str, scheduler: str, request: RunRequest) -> Connect:

@@ -10,7 +10,7 @@ from odc_stats_gpu.engine import CancelToken, InlineExecutor, RunRequest, Worker
 from odc_stats_gpu.engine import _dask_start as dask_start
 from odc_stats_gpu.engine._cuda_cluster import Gpu
 from odc_stats_gpu.engine._dask import DaskExecutor
-from odc_stats_gpu.engine._start import open_executor
+from odc_stats_gpu.engine._start import one_of_the_workers, open_executor
 from odc_stats_gpu.errors import ConfigError
 
 GPUS = [Gpu(k, f"GPU-{k}", 16 << 30, 15 << 30) for k in range(2)]
@@ -116,3 +116,17 @@ def test_the_simulator_must_be_asked_for(machine):
     with pytest.raises(ConfigError, match="--device auto exclude each other in the CUDA simulator"):
         choose(cluster="dask-cuda")
     assert isinstance(choose(cluster="dask-cuda", device="cuda"), DaskExecutor)
+
+
+def test_a_dry_run_shows_the_plan_of_one_worker(machine):
+    machine()
+    asked = RunRequest({"plugin": "pq", "threads": 8, "memory_limit": "6Gi"})
+    shown = one_of_the_workers(asked).config
+    assert shown["threads"] <= 4
+    assert shown["memory_limit"] == str(3 << 30)
+    for config in ({"device": "cpu"}, {"cluster": "worker"}, {"cluster": "none"}):
+        same = RunRequest({**asked.config, **config})
+        assert one_of_the_workers(same) is same
+    machine("driver")  # planned here for another machine
+    named = RunRequest({**asked.config, "cluster": "dask-cuda"})
+    assert one_of_the_workers(named) is named
