@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from odc_stats_gpu.engine._cuda_pool import unused_pool_bytes
+from odc_stats_gpu.engine._cuda_device import CudaDevice
 from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.telemetry import fault_point
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,12 +35,50 @@ class Device(Protocol):
     def to_host(self, ds: xr.Dataset) -> xr.Dataset:
         """The dataset with NumPy arrays."""
 
+    def lane(self, number: int) -> Device:
+        """The device as the block of that number sees it: with an order of work of its own."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make what the calling thread does part of this lane."""
+
     def memory(self) -> int | None:
         """Free bytes of device memory; None where that is host memory."""
 
+    def exhausted(self, error: BaseException) -> bool:
+        """Whether an error says that device memory has run out."""
 
-@dataclass(frozen=True, slots=True)
-class CpuDevice:
+    def release(self) -> None:
+        """Give back memory that is only kept for the next block."""
+
+
+class _InHostMemory:
+    """What is the same for all devices whose memory is the host's."""
+
+    refuses = False
+    """Whether a MemoryError is the device's own: in tests."""
+
+    def lane(self, _number: int) -> Self:
+        """The device itself: calls return when their work is done."""
+        return self
+
+    def active(self) -> AbstractContextManager[None]:
+        """Nothing to choose."""
+        return nullcontext()
+
+    def memory(self) -> int | None:
+        """Host memory only."""
+        return None
+
+    def exhausted(self, error: BaseException) -> bool:
+        """The host's memory has a plan of its own: what it refuses would be refused again."""
+        return self.refuses and isinstance(error, MemoryError)
+
+    def release(self) -> None:
+        """Nothing is kept."""
+
+
+@dataclass(frozen=True)
+class CpuDevice(_InHostMemory):
     """Host memory, NumPy arrays."""
 
     name: str = "cpu"
@@ -57,16 +97,13 @@ class CpuDevice:
         """The dataset itself."""
         return ds
 
-    def memory(self) -> int | None:
-        """Host memory only."""
-        return None
 
-
-@dataclass(frozen=True, slots=True)
-class SimulatedDevice:
+@dataclass(frozen=True)
+class SimulatedDevice(_InHostMemory):
     """Numba's CUDA simulator: host arrays of a type that selects the CUDA kernels. For tests."""
 
     name: str = "cuda simulator"
+    refuses = True
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A simulated device array."""
@@ -78,6 +115,8 @@ class SimulatedDevice:
         """A view that the dispatch table takes for device memory."""
         from odc_stats_gpu.kernels import SimulatedDeviceArray
 
+        fault_point("device_memory")
+
         return array.view(SimulatedDeviceArray)
 
     def to_host(self, ds: xr.Dataset) -> xr.Dataset:
@@ -86,47 +125,12 @@ class SimulatedDevice:
 
         return ds.map(lambda band: band.copy(data=np.asarray(band.data)), keep_attrs=True)
 
-    def memory(self) -> int | None:
-        """Host memory only."""
-        return None
 
+@dataclass(frozen=True)
+class PlannedDevice(CpuDevice):
+    """A GPU that isn't here, for the plan of a dry run."""
 
-@dataclass(frozen=True, slots=True)
-class CudaDevice:
-    """One CUDA device through CuPy."""
-
-    name: str
-    number: int = 0
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A CuPy array."""
-        import cupy
-
-        with cupy.cuda.Device(self.number):
-            return cupy.empty(shape, dtype)
-
-    def upload(self, array: Any) -> Any:
-        """Copy to the device."""
-        import cupy
-
-        with cupy.cuda.Device(self.number):
-            return cupy.asarray(array)
-
-    def to_host(self, ds: xr.Dataset) -> xr.Dataset:
-        """Copy from the device."""
-        import cupy
-
-        return ds.map(lambda band: band.copy(data=cupy.asnumpy(band.data)), keep_attrs=True)
-
-    def memory(self) -> int | None:
-        """Free bytes, those kept by the pool included."""
-        import cupy
-
-        if (unused := unused_pool_bytes()) is not None:
-            return unused
-        with cupy.cuda.Device(self.number):
-            free, _ = cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+    name: str = "cuda (planned only)"
 
 
 def open_device(wanted: str) -> tuple[Device, str]:
@@ -152,7 +156,7 @@ def open_device(wanted: str) -> tuple[Device, str]:
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(0)
-    return CudaDevice(f"cuda:0 {properties['name'].decode()}"), ""
+    return CudaDevice(f"cuda:0 {properties['name'].decode()}", cupy), ""
 
 
 def missing_kernels() -> list[str]:

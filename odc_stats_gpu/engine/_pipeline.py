@@ -35,7 +35,8 @@ def run_blocks(
 
     `check` is called between all steps and raises Cancelled. Reading uses a pool of `threads`
     threads (they wait for I/O and run native code that releases the GIL), computing uses the
-    caller's thread, in which the kernels start their own; the writer copies in a third.
+    caller's thread, in which the kernels start their own; the writer copies in a third. On a GPU
+    each block has a lane of its own there: reading and reducing only start work, `to_host` waits.
     """
     failed = threading.Event()
 
@@ -52,30 +53,31 @@ def run_blocks(
         _setting(failed),
     ):
 
-        def read(block: Block) -> xr.Dataset:
+        def read(n: int) -> xr.Dataset:
             still_wanted()
-            data = load_block(plan, block, scenes, device=device, check=still_wanted)
+            lane = device.lane(n)
+            data = load_block(plan, blocks[n], scenes, device=lane, check=still_wanted)
             fault_point("block_read")
             return data
 
-        def put(block: Block, data: xr.Dataset) -> None:
+        def put(n: int, data: xr.Dataset) -> None:
             still_wanted()
-            writer.put(block, device.to_host(data))
+            writer.put(blocks[n], device.lane(n).to_host(data))
 
-        following: Future[xr.Dataset] | None = ahead.submit(read, blocks[0])
+        following: Future[xr.Dataset] | None = ahead.submit(read, 0)
         putting: Future[None] | None = None
-        for n, block in enumerate(blocks):
+        for n in range(len(blocks)):
             assert following is not None  # noqa: S101 - for the type checker
             stack = following.result()
-            following = ahead.submit(read, blocks[n + 1]) if n + 1 < len(blocks) else None
+            following = ahead.submit(read, n + 1) if n + 1 < len(blocks) else None
             check()
-            with stage("reduce"):
+            with stage("reduce"), device.lane(n).active():
                 reduced: xr.Dataset = plugin.reduce(stack)
             del stack  # the next but one may be read only when this one's memory is free
             fault_point("block_reduced")
             if putting is not None:
                 putting.result()
-            putting = behind.submit(put, block, reduced)
+            putting = behind.submit(put, n, reduced)
             del reduced
             progress(n + 1, len(blocks))
         if putting is not None:

@@ -49,16 +49,17 @@ def load_block(
     check = check or _go_on
     device = device or Host()
     shape = (len(plan.stack_bands), len(plan.times), *block.shape)
-    stack = device.empty(shape, plan.stack_dtype)
     slots = []
-    for index in range(len(plan.times)):
-        groups = plan.slots[index].groups if plan.slots else ()
-        touching = [[s for s in group if plan.touches(s, block)] for group in groups]
-        touching = [group for group in touching if group]
-        if touching:
-            slots.append(_Slot(plan, block, touching, stack[:, index], device))
-        else:
-            _blank(stack[:, index], plan.stack_bands)
+    with device.active():
+        stack = device.empty(shape, plan.stack_dtype)
+        for index in range(len(plan.times)):
+            groups = plan.slots[index].groups if plan.slots else ()
+            touching = [[s for s in group if plan.touches(s, block)] for group in groups]
+            touching = [group for group in touching if group]
+            if touching:
+                slots.append(_Slot(plan, block, touching, stack[:, index], device))
+            else:
+                _blank(stack[:, index], plan.stack_bands)
     _run(slots, pool, check)
     variables = {
         band.name: xr.Variable(("time", "y", "x"), stack[i], {"nodata": band.nodata}, fastpath=True)
@@ -96,14 +97,17 @@ class _Slot:
     def work(self, place: tuple[int, int], check: Callable[[], None]) -> None:
         """Read one scene; when it was the last one, finish the slot."""
         group, scene = place
-        pieces = read_scene(self.plan, self.groups[group][scene], self.block, self.device, check)
-        with self._lock:
-            self._pieces[place] = pieces
-            last = len(self._pieces) == sum(map(len, self.groups))
-        if last:
-            check()
-            self._finish()
-            self._pieces.clear()
+        with self.device.active():
+            pieces = read_scene(
+                self.plan, self.groups[group][scene], self.block, self.device, check
+            )
+            with self._lock:
+                self._pieces[place] = pieces
+                last = len(self._pieces) == sum(map(len, self.groups))
+            if last:
+                check()
+                self._finish()
+                self._pieces.clear()
 
     def _finish(self) -> None:
         if len(self.groups) == 1:
@@ -151,6 +155,7 @@ class _Slot:
                         resampling=scenes[0].spec.resampling,
                         nodata=fused[run[0].name].attrs.get("nodata", run[0].nodata),
                         fill=run[0].nodata,
+                        upload=self.device.upload,
                     )
 
     def _join(

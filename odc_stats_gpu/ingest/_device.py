@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ class Device(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Uninitialised memory on the device."""
 
+    def active(self) -> AbstractContextManager[None]:
+        """Make what the calling thread does part of the block's order of work."""
+
 
 class Host:
     """The CPU: arrays stay what they are."""
@@ -23,6 +27,10 @@ class Host:
     def upload(self, array: Any) -> Any:
         """The array itself."""
         return array
+
+    def active(self) -> AbstractContextManager[None]:
+        """Calls return when their work is done: there is nothing to order."""
+        return nullcontext()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A NumPy array."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,12 @@ def resample(
     resampling: str,
     nodata: float | None,
     fill: float | None,
+    upload: Callable[[Any], Any],
 ) -> None:
     """Warp planes (n, y, x) of a window of the frame into `out` (n, rows, columns) of a block.
 
-    `nodata` marks missing pixels of `src` (None: none is), `fill` those of `out`.
+    `nodata` marks missing pixels of `src` (None: none is), `fill` those of `out`. What only GDAL
+    does is done on the host: `upload` brings it to where `out` is.
     """
     fill = 0 if fill is None else fill
     lattice = frame.lattice.window(block.y0, block.y1, block.x0, block.x1, window.r0, window.c0)
@@ -70,10 +73,7 @@ def resample(
     made = np.stack(
         [gdal_warp(plane, frame, window, part, resampling, nodata, fill) for plane in host]
     ).astype(out.dtype)
-    if hasattr(out, "set"):  # CuPy
-        out.set(made)
-    else:
-        out[...] = made
+    out[...] = upload(made)
 
 
 def _held(fill: float, dtype: Any) -> float | int:

@@ -20,6 +20,7 @@ FAULT_POINTS = (
     "tasks_commit",
     "task_start",
     "task_planned",
+    "device_memory",
     "block_read",
     "block_reduced",
     "block_put",
@@ -68,6 +69,8 @@ def _act(name: str, action: str) -> None:
         time.sleep(3600)
     elif action.startswith("sleep"):
         time.sleep(float(action.removeprefix("sleep") or 1))
+    elif action == "oom":
+        raise MemoryError(f"out of memory, injected at {name}")
     elif action == "fail":
         raise InjectedFault(f"fault injected at {name}")
     else:

@@ -16,8 +16,8 @@ from prometheus_client import (
 
 from odc_stats_gpu.telemetry._metrics import REASONS, LeaseEvent, TileStatus
 
-STAGES = ("task", "exists", "plan", "read", "decode", "mask", "fuse", "warp", "reduce", "encode",
-          "write", "commit")  # fmt: skip
+STAGES = ("task", "exists", "plan", "read", "decode", "upload", "mask", "fuse", "warp", "reduce",
+          "fetch", "encode", "write", "commit")  # fmt: skip
 _BUCKETS = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1800, 3600, 7200)
 """Seconds: a skipped tile takes one, a full year of a large tile on a CPU an hour."""
 

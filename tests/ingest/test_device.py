@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = """
-import importlib.util, sys, tempfile
+import contextlib, importlib.util, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -27,6 +27,8 @@ class Device:
         return np.array(array).view(SimulatedDeviceArray)
     def empty(self, shape, dtype):
         return np.empty(shape, dtype).view(SimulatedDeviceArray)
+    def active(self):
+        return contextlib.nullcontext()
 
 class Watching(C.Plain):
     def native_transform(self, scene, product):
@@ -60,7 +62,8 @@ for resampling in ("bilinear", "lanczos"):
     stack = as_stack(found)
     assert type(stack) is SimulatedDeviceArray, type(stack)
     assert type(as_stack(found, ["nir", "red"])) is SimulatedDeviceArray
-    assert device.uploads == 9
+    brought_back = 2 if resampling == "lanczos" else 0  # GDAL warps on the host, group by group
+    assert device.uploads == 9 + brought_back
     assert (expected != -999).any()
     np.testing.assert_array_equal(np.asarray(stack), expected)
 print("same")
