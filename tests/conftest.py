@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,3 +26,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 def _no_faults(monkeypatch):
     """A fault left in the environment would act in every test."""
     monkeypatch.delenv("ODC_STATS_FAULT", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_one_elses_log(monkeypatch):
+    """A command that ran in this process leaves its log on a stream that is closed by now."""
+    module = sys.modules.get("odc_stats_gpu.telemetry._log")
+    if module is not None:
+        monkeypatch.setattr(module, "_sink", module._plain)

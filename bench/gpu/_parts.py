@@ -152,7 +152,7 @@ def answer_part(
     except Exception as exc:  # noqa: BLE001 - recorded: the other parts go on
         traceback.print_exc()
         text = " ".join(str(exc).split()) or "no message"
-        found = {"status": "failed", "error": f"{type(exc).__name__}: {text[:1200]}"}
+        found = {"status": "failed", "error": f"{type(exc).__name__}: {text[-1200:]}"}
     answer.write_text(json.dumps(found))
 
 

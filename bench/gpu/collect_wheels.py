@@ -22,7 +22,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "3.12"
-TOOLS = ("pytest", "pytest-timeout", "hypothesis", "nvidia-ml-py")
+TOOLS = ("urllib3", "pytest", "pytest-timeout", "hypothesis", "nvidia-ml-py")
 AT_HOME = {"numba", "boto3"}
 """Dependencies of the package that aren't carried."""
 THERE = {"numba", "llvmlite", "numba-cuda", "cupy-cuda13x", "fastrlock"}

@@ -1,4 +1,4 @@
-"""A small `kubectl kustomize`: as much of it as deploy/kubernetes uses, where there is no kubectl."""
+"""A small `kubectl kustomize` where there is none: as much of it as deploy/kubernetes uses."""
 
 from __future__ import annotations
 
