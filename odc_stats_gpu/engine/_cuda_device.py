@@ -37,6 +37,8 @@ class CudaDevice:
     `cupy` is the module itself: nothing is imported here.
     """
 
+    on_host = False
+
     def __init__(self, name: str, cupy: ModuleType, number: int = 0) -> None:
         self.name = name
         self._cupy, self._number = cupy, number

@@ -26,6 +26,10 @@ class Device(Protocol):
     def name(self) -> str:
         """For people and metadata: `cpu`, `cuda:0 NVIDIA L4`."""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the memory plan of the host is all there is to plan."""
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An uninitialised array."""
 
@@ -82,6 +86,7 @@ class CpuDevice(_InHostMemory):
     """Host memory, NumPy arrays."""
 
     name: str = "cpu"
+    on_host: bool = True
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A NumPy array."""
@@ -103,6 +108,7 @@ class SimulatedDevice(_InHostMemory):
     """Numba's CUDA simulator: host arrays of a type that selects the CUDA kernels. For tests."""
 
     name: str = "cuda simulator"
+    on_host: bool = False
     refuses = True
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -130,13 +136,15 @@ class SimulatedDevice(_InHostMemory):
 class PlannedDevice(CpuDevice):
     """A GPU that isn't here, for the plan of a dry run."""
 
-    name: str = "cuda (planned only)"
+    name: str = "cuda, which is not here"
+    on_host: bool = False
 
 
-def open_device(wanted: str) -> tuple[Device, str]:
+def open_device(wanted: str, *, assumed: bool = False) -> tuple[Device, str]:
     """The device of `--device auto|cpu|cuda`, and one line why `auto` took the CPU (or nothing).
 
-    Raises ConfigError when `cuda` is asked for and can't be had.
+    Raises ConfigError when `cuda` is asked for and can't be had; if it may be `assumed`, a plan can
+    be made for it, but nothing computed.
     """
     if wanted == "cpu":
         return CpuDevice(), ""
@@ -147,6 +155,8 @@ def open_device(wanted: str) -> tuple[Device, str]:
     if not lacking and (kernels := missing_kernels()):
         lacking = f"no CUDA version of {', '.join(kernels)} in this release"
         remedy = "use --device cpu"
+    if lacking and assumed:
+        return PlannedDevice(), ""
     if lacking and wanted == "cuda":
         raise ConfigError(f"--device cuda: {lacking}", remedy)
     if lacking:

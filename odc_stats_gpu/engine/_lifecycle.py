@@ -9,11 +9,14 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from odc_stats_gpu.engine._cut import with_enough_memory
+from odc_stats_gpu.engine._device import Device
 from odc_stats_gpu.engine._env import set_threads
 from odc_stats_gpu.engine._job import CancelToken, Guard, OnProgress, TaskJob, TaskResult
-from odc_stats_gpu.engine._memory import plan_blocks
+from odc_stats_gpu.engine._memory import BlockPlan
 from odc_stats_gpu.engine._pipeline import run_blocks
 from odc_stats_gpu.engine._session import Session, session_for
 from odc_stats_gpu.errors import Cancelled, OdcStatsError
@@ -71,6 +74,9 @@ def process_task(
             raise
         except OdcStatsError as exc:
             error, trace = str(exc), traceback.format_exc()
+        except MemoryError as exc:
+            error = f"out of memory ({exc}): lower --memory-limit, --threads or --block-size"
+            trace = traceback.format_exc()
         except Exception as exc:  # noqa: BLE001 - a bug in one tile must not take the others along
             text = str(exc).strip().splitlines()
             error = f"{type(exc).__name__}: {text[0] if text else 'no message'}"
@@ -100,31 +106,36 @@ def _make(
     with stage("plan"):
         plan = plan_tile(task, plugin, threads=session.threads)
         bands = plugin.output_bands(task.products)
-        shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
-        cut = plan_blocks(shape, plan, bands, session.limits, session.threads, config.block_size)
     fault_point("task_planned")
     token.check()
     rgb = (plugin.rgb_bands, plugin.rgb_clamp) if plugin.rgb_bands else None
-    writer = TileWriter(
-        task, bands, session.store, cog=config.cog, rgb=rgb, info=session.info,
-        threads=session.threads, shared=confirm is not None,
-    )  # fmt: skip
-    try:
-        run_blocks(
-            plan, cut.blocks, plugin, writer, session.device, threads=session.threads,
-            check=token.check, progress=lambda done, total: progress(name, done, total),
+
+    def attempt(device: Device, cut: BlockPlan) -> bool:
+        writer = TileWriter(
+            task, bands, session.store, cog=config.cog, rgb=rgb,
+            info=replace(session.info, device=device.name),
+            threads=session.threads, shared=confirm is not None,
         )  # fmt: skip
-        with stage("commit"):
-            writer.commit(_gate(task, session, token, confirm))
-    except OvertakenError:
-        return _left_to_others(task, session)
-    except BaseException as exc:
-        writer.abort()
-        if isinstance(exc, ChangedError) and is_done(task, session.store):
+        try:
+            run_blocks(
+                plan, cut.blocks, plugin, writer, device, threads=session.threads,
+                check=token.check, progress=lambda done, total: progress(name, done, total),
+            )  # fmt: skip
+            with stage("commit"):
+                writer.commit(_gate(task, session, token, confirm))
+        except OvertakenError:
             return _left_to_others(task, session)
-        if isinstance(exc, Cancelled) and not token.lost and confirm is None:
-            _withdraw(task, session)
-        raise
+        except BaseException as exc:
+            writer.abort()
+            if isinstance(exc, ChangedError) and is_done(task, session.store):
+                return _left_to_others(task, session)
+            if isinstance(exc, Cancelled) and not token.lost and confirm is None:
+                _withdraw(task, session)
+            raise
+        return True
+
+    if not with_enough_memory(session, task, plan, name, attempt):
+        return False
     fault_point("task_done")
     if confirm is not None:
         _vouch(task, session)

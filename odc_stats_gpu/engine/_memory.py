@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from odc_stats_gpu.engine._cuda_device import LANES, STAGING
 from odc_stats_gpu.engine._limits import Limits, show_bytes
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import Block, OutputBand
@@ -16,6 +17,14 @@ from odc_stats_gpu.output import writer_bytes
 
 BASE = 384 << 20
 """Bytes that the two processes take before any pixel: interpreter, GDAL, Numba's machine code."""
+CUDA_ON_HOST = 1 << 30
+"""Bytes of host memory that CUDA's libraries and a context take."""
+CUDA_CONTEXT = 512 << 20
+"""Bytes of device memory besides arrays: the context, code of kernels, what launches need."""
+GEOMEDIAN_SCRATCH = 256 << 20
+"""Device memory for observations that fit on no chip (`kernels/geomedian/_cuda_plan.py`)."""
+POOL_SHARE = 0.9
+"""Of device memory: the rest is lost in a pool between arrays of different sizes."""
 SMALLEST = 16
 """Rows and columns of the smallest block worth trying."""
 _COMFORT = 1 << 30
@@ -37,6 +46,15 @@ class Sizes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What arrays on a GPU may take."""
+
+    bytes: int
+    source: str
+    """Who says so: `--device-memory`, `free on cuda:0 NVIDIA L4`."""
+
+
+@dataclass(frozen=True, slots=True)
 class BlockPlan:
     """How a tile is cut and what that takes."""
 
@@ -48,6 +66,10 @@ class BlockPlan:
     """Predicted peak of all processes together."""
     limit: int
     """What it had to fit into."""
+    device_bytes: int = 0
+    """Predicted peak on the GPU; 0 without one."""
+    device: DeviceMemory | None = None
+    """What that had to fit into."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -62,10 +84,24 @@ class BlockPlan:
     def __str__(self) -> str:
         """For the dry run."""
         count = math.ceil(self.tile[0] / self.block[0]) * math.ceil(self.tile[1] / self.block[1])
-        return (
+        text = (
             f"{count} block{'s' if count > 1 else ''} of {self.block[0]}x{self.block[1]}, "
             f"predicted memory {show_bytes(self.bytes)} of {show_bytes(self.limit)}"
         )
+        if self.device is not None:
+            there = f"{show_bytes(self.device_bytes)} of {show_bytes(self.device.bytes)}"
+            text += f", on the device {there} ({self.device.source})"
+        return text
+
+    def halved(self, step: int) -> tuple[int, int] | None:
+        """Rows and columns of blocks half that size; None when there are no smaller ones."""
+        h, w = self.block
+        longer = max(h, w)
+        if longer <= SMALLEST:
+            return None
+        half = math.ceil(longer / 2 / step) * step
+        half = half if half < longer else max(SMALLEST, longer // 2)
+        return (half, w) if h >= w else (h, half)
 
 
 def plan_blocks(
@@ -75,26 +111,44 @@ def plan_blocks(
     limits: Limits,
     threads: int,
     block_size: str = "",
+    device: DeviceMemory | None = None,
 ) -> BlockPlan:
     """The whole tile when it fits and is small, else the largest aligned block that fits.
 
-    Raises ConfigError naming the floor when not even the smallest block fits. A `block_size`
-    (N or HxW) is taken as given: the user may know better than the prediction.
+    With `device` the stack is there: both memories have to suffice. Raises ConfigError naming the
+    floor when not even the smallest block fits. A `block_size` (N or HxW) is taken as given: the
+    user may know better than the prediction.
     """
+
+    def cut(block: tuple[int, int]) -> BlockPlan:
+        there = need_on_device(tile, block, sizes, bands, threads) if device else 0
+        here = need(tile, block, sizes, bands, threads, on_device=device is not None)
+        return BlockPlan(tile, block, here, limits.memory, there, device)
+
     if block_size:
         h, w = parse_block_size(block_size)
-        block = (min(h, tile[0]), min(w, tile[1]))
-        return BlockPlan(tile, block, need(tile, block, sizes, bands, threads), limits.memory)
-    smallest = 0
+        return cut((min(h, tile[0]), min(w, tile[1])))
+    plan = None
     for block in _shapes(tile, max(sizes.alignment, 1)):
         if block == tile and sizes.stack_bytes(tile) > _COMFORT and max(tile) > sizes.alignment:
             continue
-        smallest = need(tile, block, sizes, bands, threads)
-        if smallest <= limits.memory:
-            return BlockPlan(tile, block, smallest, limits.memory)
+        plan = cut(block)
+        if plan.bytes <= limits.memory and (
+            device is None or plan.device_bytes <= POOL_SHARE * device.bytes
+        ):
+            return plan
+    assert plan is not None  # noqa: S101 - the smallest block is always tried
+    if plan.bytes > limits.memory:
+        raise ConfigError(
+            f"a memory limit of {show_bytes(limits.memory)} ({limits.memory_from}) is too little",
+            f"this tile needs at least {show_bytes(plan.bytes)}: raise --memory-limit or lower"
+            " --threads",
+        )
+    assert device is not None  # noqa: S101 - else the plan would have fitted
     raise ConfigError(
-        f"a memory limit of {show_bytes(limits.memory)} ({limits.memory_from}) is too little",
-        f"this tile needs at least {show_bytes(smallest)}: raise --memory-limit or lower --threads",
+        f"device memory of {show_bytes(device.bytes)} ({device.source}) is too little",
+        f"this tile needs at least {show_bytes(int(plan.device_bytes / POOL_SHARE) + 1)}: take a"
+        " larger GPU, lower --threads or use --device cpu",
     )
 
 
@@ -104,16 +158,43 @@ def need(
     sizes: Sizes,
     bands: Sequence[OutputBand],
     threads: int,
+    *,
+    on_device: bool = False,
 ) -> int:
-    """Peak bytes: a block being read, one computed, one encoded, the writer, the base."""
-    stack, reading = sizes.stack_bytes(block), sizes.transient_bytes(block, threads)
-    pixels = block[0] * block[1]
-    out = pixels * sum(np.dtype(b.dtype).itemsize for b in bands)
-    reduce = out + 4 * pixels * len(bands)  # results in float32 before they are rounded
+    """Peak bytes of the host: a block being read, one computed, one encoded, the writer, the base.
+
+    With a device only what is read and what comes back is here, on its way through pinned memory.
+    """
+    reading = sizes.transient_bytes(block, threads)
+    out, reduce = _results(block, bands)
     writer = writer_bytes(tile, bands, block)
+    if on_device:
+        return BASE + CUDA_ON_HOST + STAGING + reading + 2 * out + writer
+    stack = sizes.stack_bytes(block)
     if block == tile:  # nothing overlaps: one thing after the other
         return BASE + max(stack + reading, stack + reduce, out + writer)
     return BASE + 2 * stack + reading + reduce + out + writer
+
+
+def need_on_device(
+    tile: tuple[int, int],
+    block: tuple[int, int],
+    sizes: Sizes,
+    bands: Sequence[OutputBand],
+    threads: int,
+) -> int:
+    """Peak bytes on the GPU: per lane a stack, results on their way back, and work arrays."""
+    _, reduce = _results(block, bands)
+    work = max(sizes.transient_bytes(block, threads), reduce + GEOMEDIAN_SCRATCH)
+    lane = sizes.stack_bytes(block) + reduce + work
+    return CUDA_CONTEXT + (lane if block == tile else LANES * lane)
+
+
+def _results(block: tuple[int, int], bands: Sequence[OutputBand]) -> tuple[int, int]:
+    """Bytes of a block's results, and of those with the float32 that they are rounded from."""
+    pixels = block[0] * block[1]
+    out = pixels * sum(np.dtype(b.dtype).itemsize for b in bands)
+    return out, out + 4 * pixels * len(bands)
 
 
 def parse_block_size(text: str) -> tuple[int, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from odc_stats_gpu.engine._cut import cut_tile
 from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
-from odc_stats_gpu.engine._limits import show_bytes
-from odc_stats_gpu.engine._memory import BlockPlan, parse_block_size, plan_blocks
+from odc_stats_gpu.engine._limits import parse_bytes, show_bytes
+from odc_stats_gpu.engine._memory import parse_block_size
 from odc_stats_gpu.engine._session import Session, open_database, session_for
 from odc_stats_gpu.errors import ConfigError, DataError, OdcStatsError
-from odc_stats_gpu.ingest import TilePlan, plan_tile
-from odc_stats_gpu.model import RunConfig, Task, TileIndex, parse_config
+from odc_stats_gpu.ingest import plan_tile
+from odc_stats_gpu.model import RunConfig, TileIndex, parse_config
 from odc_stats_gpu.output import is_done, item_uri
 from odc_stats_gpu.tasks import select
 from odc_stats_gpu.telemetry import log
@@ -48,9 +49,11 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
     )
 
 
-def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
+def _validate(request: RunRequest, *, planning: bool = False) -> tuple[Session, list[TileIndex]]:
     config = parse_config(request.config)
-    session = session_for(config)
+    session = session_for(config, planning=planning)
+    if config.device_memory:
+        parse_bytes(config.device_memory)
     if request.queue:
         if config.block_size:
             parse_block_size(config.block_size)
@@ -70,7 +73,7 @@ def _validate(request: RunRequest) -> tuple[Session, list[TileIndex]]:
     if indexes and (config.resolution or config.dataset_filters or config.memory_limit):
         task = session.task(TaskJob(str(indexes[0]), request.filedb))  # wrong values show now
         if session.limits.memory < _SCARCE:
-            _cut(session, task, plan_tile(task, session.plugin, threads=session.threads))
+            cut_tile(session, task, plan_tile(task, session.plugin, threads=session.threads))
     return session, indexes
 
 
@@ -91,7 +94,7 @@ class DryTask:
 
 def dry_run(request: RunRequest) -> Iterator[DryTask]:
     """What `run` would do, task by task; writes nothing. Raises ConfigError."""
-    session, indexes = _validate(request)
+    session, indexes = _validate(request, planning=True)
     for index in indexes:
         yield _dry(session, TaskJob(str(index), request.filedb))
 
@@ -108,7 +111,7 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
     try:
         plan = plan_tile(task, session.plugin, threads=session.threads)
         bands = session.plugin.output_bands(task.products)
-        cut = _cut(session, task, plan)
+        cut = cut_tile(session, task, plan)
         shape = cut.tile
         names = ", ".join(b.name for b in bands)
         tile = f"tile {shape[0]}x{shape[1]} {task.geobox.crs}"
@@ -120,14 +123,6 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
     except OdcStatsError as exc:
         lines = [f"can't be made: {exc}"]
     return DryTask(line, tuple(lines))
-
-
-def _cut(session: Session, task: Task, plan: TilePlan) -> BlockPlan:
-    """The blocks of a tile; raises ConfigError when the memory limit is too low for it."""
-    shape = (int(task.geobox.shape[0]), int(task.geobox.shape[1]))
-    bands = session.plugin.output_bands(task.products)
-    size = session.config.block_size
-    return plan_blocks(shape, plan, bands, session.limits, session.threads, size)
 
 
 def _reads(counts: Mapping[str, int]) -> str:

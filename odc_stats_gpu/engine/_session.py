@@ -51,8 +51,10 @@ def open_database(path: str) -> TaskDb:
 class Session:
     """A validated configuration with what it names; raises ConfigError as soon as one is wrong."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, planning: bool = False) -> None:
         self.config = config
+        self.halvings = 0
+        """How often blocks had to be halved because device memory ran out."""
         self.limits: Limits = read_limits(config.memory_limit)
         self.threads = config.threads if config.threads > 0 else self.limits.cpus
         self.plugin: Plugin = load_plugin(
@@ -67,7 +69,8 @@ class Session:
         acl = config.s3_acl or ("public-read" if config.s3_public else None)
         self.store: Store = open_store(self.location, acl=acl)
         self.device: Device
-        self.device, self.why_cpu = open_device(config.device)
+        assumed = planning and config.device == "cuda" and bool(config.device_memory)
+        self.device, self.why_cpu = open_device(config.device, assumed=assumed)
 
     @cached_property
     def info(self) -> RunInfo:
@@ -99,12 +102,15 @@ class Session:
         )
 
 
-def session_for(config: RunConfig) -> Session:
-    """The session of that configuration, kept for the next tile of the same run."""
-    key = config.model_dump_json()
+def session_for(config: RunConfig, *, planning: bool = False) -> Session:
+    """The session of that configuration, kept for the next tile of the same run.
+
+    `planning`: a GPU of `device_memory` need not be here.
+    """
+    key = f"{planning} {config.model_dump_json()}"
     if key not in _current:
         _current.clear()
-        _current[key] = Session(config)
+        _current[key] = Session(config, planning=planning)
     return _current[key]
 
 

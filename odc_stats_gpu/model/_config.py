@@ -50,6 +50,7 @@ class RunConfig(BaseModel):
     threads: int = -1
     memory_limit: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    device_memory: str = ""
     cluster: str = ""
     scheduler: str = ""
     workers: int = Field(default=0, ge=0)
@@ -76,7 +77,9 @@ class RunConfig(BaseModel):
     year: int | None = None
     tiles: str | None = None
 
-    @field_validator("memory_limit", "resolution", "block_size", "rmm_pool", mode="before")
+    @field_validator(
+        "memory_limit", "device_memory", "resolution", "block_size", "rmm_pool", mode="before"
+    )
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         """YAML reads a plain number as a number."""
