@@ -30,7 +30,7 @@ from odc_stats_gpu.output import (
     item_uri,
     read_back,
 )
-from odc_stats_gpu.telemetry import fault_point, recording, stage
+from odc_stats_gpu.telemetry import fault_point, recording, span, stage
 
 
 def process_task(
@@ -52,7 +52,7 @@ def process_task(
     token = token or CancelToken()
     _reset_peak()
     status, uri, error, trace = "failed", "", "", ""
-    with recording() as stages:
+    with recording() as stages, span(f"tile {job.tile}", "tile"):
         try:
             session = session_for(config)
             set_threads(session.threads)

@@ -14,7 +14,7 @@ from odc_stats_gpu.errors import Cancelled
 from odc_stats_gpu.ingest import TilePlan, load_block
 from odc_stats_gpu.model import Block, Plugin
 from odc_stats_gpu.output import TileWriter
-from odc_stats_gpu.telemetry import fault_point, stage
+from odc_stats_gpu.telemetry import fault_point, span, stage
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,14 +55,16 @@ def run_blocks(
 
         def read(n: int) -> xr.Dataset:
             still_wanted()
-            lane = device.lane(n)
-            data = load_block(plan, blocks[n], scenes, device=lane, check=still_wanted)
+            with span(f"block {n} read", "block"):
+                lane = device.lane(n)
+                data = load_block(plan, blocks[n], scenes, device=lane, check=still_wanted)
             fault_point("block_read")
             return data
 
         def put(n: int, data: xr.Dataset) -> None:
             still_wanted()
-            writer.put(blocks[n], device.lane(n).to_host(data))
+            with span(f"block {n} put", "block"):
+                writer.put(blocks[n], device.lane(n).to_host(data))
 
         following: Future[xr.Dataset] | None = ahead.submit(read, 0)
         putting: Future[None] | None = None
@@ -71,7 +73,7 @@ def run_blocks(
             stack = following.result()
             following = ahead.submit(read, n + 1) if n + 1 < len(blocks) else None
             check()
-            with stage("reduce"), device.lane(n).active():
+            with span(f"block {n} reduce", "block"), stage("reduce"), device.lane(n).active():
                 reduced: xr.Dataset = plugin.reduce(stack)
             del stack  # the next but one may be read only when this one's memory is free
             fault_point("block_reduced")

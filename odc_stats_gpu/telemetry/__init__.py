@@ -11,6 +11,7 @@ from odc_stats_gpu.telemetry._log import (
     set_sink,
 )
 from odc_stats_gpu.telemetry._metrics import Stopper, start_metrics
+from odc_stats_gpu.telemetry._nvtx import span
 from odc_stats_gpu.telemetry._progress import RunProgress
 from odc_stats_gpu.telemetry._samplers import gpu_sampler, sample_memory
 from odc_stats_gpu.telemetry._stages import StageTimes, recording, stage
@@ -32,6 +33,7 @@ __all__ = [
     "recording",
     "sample_memory",
     "set_sink",
+    "span",
     "stage",
     "start_metrics",
 ]

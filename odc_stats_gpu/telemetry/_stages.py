@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from odc_stats_gpu.telemetry._nvtx import open_ranges
+
 
 class StageTimes:
     """Thread-safe totals; seconds of work, so overlapping stages may sum to more than the wall."""
@@ -50,9 +52,14 @@ def recording() -> Iterator[StageTimes]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Time a piece of work under a stage's name."""
+    """Time a piece of work under a stage's name, and show it to a profiler that is attached."""
+    ranges = open_ranges()
+    if ranges is not None:
+        ranges.push(name)
     start = time.perf_counter()
     try:
         yield
     finally:
         _current.add(name, time.perf_counter() - start)
+        if ranges is not None:
+            ranges.pop()
