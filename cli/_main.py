@@ -11,7 +11,8 @@ from typing import Any
 from odc_stats_gpu.errors import Cancelled, DataError, OdcStatsError
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 3
-_NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--from-sqs"}
+_NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--from-sqs",
+              "--profile"}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def _invoke(args: list[str]) -> int:
     click_exception: Any = typer.BadParameter.__mro__[2]
     try:
         command = get_command(app)
-        code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False)
+        code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False, obj=args)
         return code if isinstance(code, int) else DONE
     except typer.Exit as exc:
         return int(exc.exit_code)

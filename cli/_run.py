@@ -22,6 +22,7 @@ LogFormat = Literal["console", "json"]
 
 
 def run(
+    ctx: typer.Context,
     filedb: Annotated[str, typer.Argument(help="Task database written by save-tasks.")] = "",
     tasks: Annotated[
         list[str] | None,
@@ -133,6 +134,15 @@ def run(
         bool,
         typer.Option("--spot-notice/--no-spot-notice", help="Heed EC2's notice of a reclaim."),
     ] = True,
+    profile: Annotated[
+        Literal["nsys", "ncu"] | None,
+        typer.Option(
+            help="Run under nsys (timeline) or ncu (kernels); with --dry-run print the command."
+        ),
+    ] = None,
+    profile_output: Annotated[
+        str, typer.Option(help="The profiler's file. Default odc-stats-gpu.nsys-rep or .ncu-rep.")
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option(help="Lines for people or for Loki.")
     ] = "console",
@@ -144,8 +154,10 @@ def run(
     """
     from odc_stats_gpu.cli._yaml import merge, read_mapping
 
+    if profile_output and not profile:
+        raise ConfigError("--profile-output without --profile", "add --profile nsys or ncu")
     if from_sqs:
-        if dry_run:
+        if dry_run and not profile:
             raise ConfigError("--dry-run doesn't go with --from-sqs", "name a task database")
         if tasks:
             raise ConfigError("tasks and --from-sqs exclude each other", "give one of them")
@@ -171,6 +183,10 @@ def run(
         raw["plugin_config"] = {**_keys(raw.get("plugin_config")), **plugin_keys}
     if cog_config:
         raw["cog_opts"] = read_mapping(cog_config, "--cog-config")
+    if profile:
+        from odc_stats_gpu.cli._profile import profile_run
+
+        return profile_run(profile, profile_output, ctx.obj, raw, dry_run)
     path, selectors = _database(filedb, tasks or [], raw)
 
     from odc_stats_gpu.engine import RunRequest

@@ -7,6 +7,7 @@ for negative indices and counts in 64 bits; `peek` and `poke` do neither.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,12 +18,14 @@ from numba import config, cuda
 from odc_stats_gpu.kernels._unroll import fixed, pure, unrolled
 
 __all__ = [
-    "FULL", "SIMULATED", "WARP", "bits_of", "device", "fixed", "float_of", "forget", "peek", "peek_float", "pixel_of",
+    "FULL", "LINES", "SIMULATED", "WARP", "bits_of", "device", "fixed", "float_of", "forget", "peek", "peek_float", "pixel_of",
     "poke", "poke_float", "pure", "rsqrt", "toolbox", "unrolled",
 ]  # fmt: skip
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 """whether kernels run as Python, one thread after another, without warps (NUMBA_ENABLE_CUDASIM=1)"""
+LINES = {"lineinfo": True} if os.environ.get("ODC_STATS_LINEINFO") == "1" and not SIMULATED else {}
+"""options of whatever is compiled: line numbers, when a profiler shall show the source"""
 FULL = 0xFFFFFFFF
 """all lanes of a warp"""
 WARP = 32
@@ -33,7 +36,7 @@ Device = Callable[..., Any]
 def device(function: Device) -> Device:
     """Make a function that kernels can call; it becomes part of whatever calls it."""
     options = {} if SIMULATED else {"forceinline": True}  # the simulator knows no such option
-    compiled: Device = cuda.jit(device=True, fastmath=True, **options)(unrolled(function))
+    compiled: Device = cuda.jit(device=True, fastmath=True, **options, **LINES)(unrolled(function))
     return compiled
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numba import config, cuda, types
 
+from odc_stats_gpu.kernels._cuda import LINES
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 
 try:
@@ -89,12 +90,12 @@ def memory_of(array: Any) -> Memory:
 
 def kernel(function: Function) -> Any:
     """Declare a kernel; it is compiled for the types of its arguments when first launched."""
-    return cuda.jit(function)
+    return cuda.jit(**LINES)(function)
 
 
 def exact(function: Function) -> Any:
     """Declare a function that kernels call, without liberties in its arithmetic: NaN is found."""
-    return cuda.jit(device=True)(function)
+    return cuda.jit(device=True, **LINES)(function)
 
 
 def strided(kind: str, dimensions: int) -> Any:

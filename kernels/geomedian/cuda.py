@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from odc_stats_gpu.kernels._cuda import LINES
 from odc_stats_gpu.kernels._cuda_launch import launch, memory_of
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
@@ -83,7 +84,7 @@ def missing_words(values: Sequence[float], kind: str) -> tuple[np.int32, ...]:
 
 @cache
 def _compiled(bands: int, lanes: int, kind: str, on_chip: bool) -> Any:
-    return cuda.jit(fastmath=True)(geomad_kernel(bands, lanes, kind, on_chip=on_chip))
+    return cuda.jit(fastmath=True, **LINES)(geomad_kernel(bands, lanes, kind, on_chip=on_chip))
 
 
 @cache

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from odc_stats_gpu.engine._lifecycle import process_task
     from odc_stats_gpu.engine._prepare import dry_run
+    from odc_stats_gpu.engine._profiler import ProfiledRun, Profiler, execute, profiled
     from odc_stats_gpu.engine._run import run_tasks
     from odc_stats_gpu.engine._spot import spot_notice
     from odc_stats_gpu.engine._start import (
@@ -39,6 +40,8 @@ _HOMES = {
     "Finding": "_doctor",
     "InlineExecutor": "_inline",
     "Prepared": "_job",
+    "ProfiledRun": "_profiler",
+    "Profiler": "_profiler",
     "QueueTerms": "_fleet",
     "RunRequest": "_job",
     "RunSummary": "_job",
@@ -50,12 +53,14 @@ _HOMES = {
     "drop_prestarted": "_start",
     "dry_run": "_prepare",
     "examine": "_doctor",
+    "execute": "_profiler",
     "heartbeat": "_heartbeat",
     "local_database": "_fetch",
     "one_of_the_workers": "_start",
     "open_executor": "_start",
     "prestart": "_start",
     "process_task": "_lifecycle",
+    "profiled": "_profiler",
     "read_url": "_fetch",
     "run_tasks": "_run",
 }
@@ -66,6 +71,8 @@ __all__ = [
     "Finding",
     "InlineExecutor",
     "Prepared",
+    "ProfiledRun",
+    "Profiler",
     "QueueTerms",
     "RunRequest",
     "RunSummary",
@@ -75,12 +82,14 @@ __all__ = [
     "drop_prestarted",
     "dry_run",
     "examine",
+    "execute",
     "heartbeat",
     "local_database",
     "one_of_the_workers",
     "open_executor",
     "prestart",
     "process_task",
+    "profiled",
     "read_url",
     "run_tasks",
     "spot_notice",

@@ -11,6 +11,7 @@ from odc_stats_gpu.telemetry._log import (
     set_sink,
 )
 from odc_stats_gpu.telemetry._metrics import Stopper, start_metrics
+from odc_stats_gpu.telemetry._nvtx import SWITCH as NVTX_SWITCH
 from odc_stats_gpu.telemetry._nvtx import span
 from odc_stats_gpu.telemetry._progress import RunProgress
 from odc_stats_gpu.telemetry._samplers import gpu_sampler, sample_memory
@@ -18,6 +19,7 @@ from odc_stats_gpu.telemetry._stages import StageTimes, recording, stage
 
 __all__ = [
     "FAULT_POINTS",
+    "NVTX_SWITCH",
     "InjectedFault",
     "Level",
     "RunProgress",
