@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from odc_stats_gpu.cli._run import LogFormat, signals, tell
-from odc_stats_gpu.errors import Cancelled
+from odc_stats_gpu.errors import Cancelled, StoreError
 
 if TYPE_CHECKING:
     from odc_stats_gpu.engine import RunRequest, TaskJob, TaskResult
@@ -27,14 +27,38 @@ class QueueOptions(NamedTuple):
 def run_queue(
     request: RunRequest, options: QueueOptions, log_format: LogFormat, debug: bool
 ) -> int:
-    """Work until the queue stays empty. Exit codes: 0 left in peace, 2 wrong use, 3 interrupted."""
-    from odc_stats_gpu.engine import CancelToken, QueueTerms, open_executor, spot_notice, work_queue
+    """Work until the queue stays empty.
+
+    Exit codes: 0 left in peace, 1 SQS or the store didn't answer for too long, 2 wrong use, 3
+    interrupted.
+    """
+    from odc_stats_gpu.telemetry import configure_logging, log
+
+    configure_logging(log_format, "debug" if debug else "info")
+    try:
+        return _work(request, options, debug=debug)
+    except StoreError as exc:  # no fault of the request: another start may do better
+        if debug:
+            raise
+        log(str(exc), level="error")
+        return 1
+
+
+def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
+    from odc_stats_gpu.engine import (
+        CancelToken,
+        QueueTerms,
+        first_beat,
+        open_executor,
+        spot_notice,
+        work_queue,
+    )
     from odc_stats_gpu.model import parse_config
     from odc_stats_gpu.queue import queue_url
-    from odc_stats_gpu.telemetry import configure_logging, log, sample_memory, start_metrics
+    from odc_stats_gpu.telemetry import log, sample_memory, start_metrics
 
     config = parse_config(request.config)
-    configure_logging(log_format, "debug" if debug else "info")
+    first_beat(config.heartbeat_filepath)
     terms = QueueTerms(
         queue_url(options.queue), config.job_queue_max_lease, config.renew_safety_margin,
         options.idle_timeout, options.max_tasks, request.filedb, config.heartbeat_filepath,
@@ -49,7 +73,9 @@ def run_queue(
             log("worker", queue=options.queue, location=prepared.location, device=prepared.device)
             if options.metrics_port is not None:
                 served = start_metrics(  # type: ignore[assignment]
-                    options.metrics_port, device=prepared.device, samplers=[(15, sample_memory)]
+                    options.metrics_port,
+                    device=prepared.device,
+                    samplers=[(15, sample_memory), (30, lambda: _sample_queue(terms.url))],
                 )
 
             def on_result(_job: TaskJob, result: TaskResult) -> None:
@@ -68,3 +94,15 @@ def run_queue(
         log(f"interrupted: {token.reason}; the work is back in the queue", level="error")
     typer.echo(summary.line)
     return 3 if summary.interrupted else 0
+
+
+def _sample_queue(url: str) -> None:
+    """How the queue stands, for the dashboards: any worker sees the same."""
+    import dataclasses
+
+    from odc_stats_gpu.queue import queue_status
+    from odc_stats_gpu.telemetry import metrics
+
+    found = dataclasses.asdict(queue_status(url))
+    del found["dead_queue"]
+    metrics.queue_depth(found.pop("queue"), **found)

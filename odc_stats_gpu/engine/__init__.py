@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from odc_stats_gpu.engine._executor import Executor
     from odc_stats_gpu.engine._fetch import local_database, read_url
     from odc_stats_gpu.engine._fleet import QueueTerms, work_queue
-    from odc_stats_gpu.engine._heartbeat import heartbeat
+    from odc_stats_gpu.engine._heartbeat import first_beat, heartbeat
     from odc_stats_gpu.engine._inline import InlineExecutor
     from odc_stats_gpu.engine._job import (
         CancelToken,
@@ -54,6 +54,7 @@ _HOMES = {
     "dry_run": "_prepare",
     "examine": "_doctor",
     "execute": "_profiler",
+    "first_beat": "_heartbeat",
     "heartbeat": "_heartbeat",
     "local_database": "_fetch",
     "one_of_the_workers": "_start",
@@ -83,6 +84,7 @@ __all__ = [
     "dry_run",
     "examine",
     "execute",
+    "first_beat",
     "heartbeat",
     "local_database",
     "one_of_the_workers",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.telemetry import beat
 
 _EVERY = 5.0
 """Seconds between two beats."""
@@ -24,18 +23,13 @@ def heartbeat(path: str) -> Iterator[None]:
     if not path:
         yield
         return
-    try:
-        _beat(Path(path))
-    except OSError as exc:
-        raise ConfigError(
-            f"can't write the heartbeat file {path}: {exc.strerror}", "choose another path"
-        ) from None
+    first_beat(path)
     leave = threading.Event()
 
     def work() -> None:
         while not leave.wait(_EVERY):
             with suppress(OSError):  # a full disk must not end the run
-                _beat(Path(path))
+                beat(Path(path))
 
     thread = threading.Thread(target=work, name="heartbeat", daemon=True)
     thread.start()
@@ -46,8 +40,13 @@ def heartbeat(path: str) -> Iterator[None]:
         thread.join()
 
 
-def _beat(path: Path) -> None:
-    """Atomic: a reader sees the old time or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}\n")
-    part.replace(path)
+def first_beat(path: str) -> None:
+    """Write the file once, for an early word when that can't be done: raises ConfigError."""
+    if not path:
+        return
+    try:
+        beat(Path(path))
+    except OSError as exc:
+        raise ConfigError(
+            f"can't write the heartbeat file {path}: {exc.strerror}", "choose another path"
+        ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -11,24 +13,44 @@ from odc_stats_gpu.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_REGION = "us-west-2"  # botocore insists on one; the queue's own URL decides where calls go
+_REGION = "us-west-2"  # botocore insists on one
+_HOST = re.compile(r"(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:amazonaws|api\.aws)\b")
+_found: dict[str, str] = {}
+"""Regions of the queues that were looked up by ARN: an endpoint override hides them in the URL."""
+
+
+def sqs_client(url: str = "", *, hasty: bool = False) -> SQSClient:
+    """The process's SQS client for the region of a queue; the default chain's region without one.
+
+    Credentials refresh through botocore's default chain. The `hasty` one gives up within seconds:
+    for calls that a lease's clock runs against.
+    """
+    return _client(_region(url), hasty=hasty)
 
 
 @cache
-def sqs_client(*, hasty: bool = False) -> SQSClient:
-    """The process's SQS client; credentials refresh through botocore's default chain.
-
-    The `hasty` one gives up within seconds: for calls that a lease's clock runs against.
-    """
+def _client(region: str, *, hasty: bool) -> SQSClient:
     import boto3
     from botocore.config import Config
 
-    session = boto3.session.Session()
-    attempts = 2 if hasty else 8
-    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
+    retries: Any = {"mode": "standard", "total_max_attempts": 2 if hasty else 8}
     config = Config(retries=retries, connect_timeout=3 if hasty else 5,
                     read_timeout=6 if hasty else 30)  # fmt: skip
-    return session.client("sqs", region_name=session.region_name or _REGION, config=config)
+    session = boto3.session.Session()
+    home = session.region_name or os.environ.get("AWS_REGION") or _REGION
+    return session.client("sqs", region_name=region or home, config=config)
+
+
+def forget_clients() -> None:
+    """Make new clients on the next use: the environment has changed."""
+    _client.cache_clear()
+    _found.clear()
+
+
+def _region(url: str) -> str:
+    """Region of a queue: botocore itself sends every call to the client's own region."""
+    host = _HOST.match(urlparse(url).hostname or "")
+    return (host[1] or host[2]) if host else _found.get(url, "")
 
 
 def queue_url(name: str) -> str:
@@ -38,19 +60,26 @@ def queue_url(name: str) -> str:
     """
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-    if urlparse(name).scheme in ("http", "https"):
-        return name
+    region, owner, lookup = "", {}, name
+    is_url = urlparse(name).scheme in ("http", "https")
     if name.startswith("arn:"):
-        name = name.rsplit(":", 1)[-1]
+        parts = name.split(":")
+        if len(parts) != 6 or parts[2] != "sqs":
+            raise ConfigError(f"{name} is no queue", "expected arn:aws:sqs:REGION:ACCOUNT:NAME")
+        region, lookup = parts[3], parts[5]
+        owner = {"QueueOwnerAWSAccountId": parts[4]} if parts[4] else {}
     try:
-        return sqs_client().get_queue_url(QueueName=name)["QueueUrl"]
+        if is_url:  # it may be mistyped, or deleted
+            sqs_client(name).get_queue_attributes(QueueUrl=name, AttributeNames=["QueueArn"])
+            return name
+        url = _client(region, hasty=False).get_queue_url(QueueName=lookup, **owner)["QueueUrl"]
     except ClientError as exc:
-        if any(
-            c in exc.response["Error"]["Code"] for c in ("NonExistentQueue", "QueueDoesNotExist")
-        ):
+        if is_missing(exc):
             raise ConfigError(
                 f"there is no queue {name!r}", "check its name, AWS_DEFAULT_REGION and account"
             ) from None
+        if is_url and not passing(exc):
+            return name  # to look at it may be forbidden where using it is not
         failure = StoreError if passing(exc) else ConfigError
         raise failure(f"can't look up the queue {name!r}: {exc}", "check AWS access") from None
     except HTTPClientError as exc:
@@ -60,23 +89,48 @@ def queue_url(name: str) -> str:
             f"can't reach SQS for the queue {name!r}: {exc}",
             "check AWS credentials, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL",
         ) from None
+    if region:
+        _found[url] = region
+    return url
 
 
-def passing(exc: Any) -> bool:
-    """Whether a refusal is of the kind that goes away: throttling, or the service's own fault."""
+def sqs_errors() -> tuple[type[Exception], ...]:
+    """Everything boto3 raises for a call that didn't succeed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    return (BotoCoreError, ClientError, ResponseParserError, HTTPError)
+
+
+def passing(exc: Exception) -> bool:
+    """Whether it is of the kind that goes away: no answer, throttling, the service's own fault."""
+    from botocore.exceptions import ClientError
+
+    if not isinstance(exc, ClientError):
+        return True
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     return "Throttl" in exc.response["Error"]["Code"] or status == 429 or status >= 500
 
 
+def is_missing(exc: Exception) -> bool:
+    """Whether SQS says that there is no such queue."""
+    code = str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
+    return "NonExistentQueue" in code or "QueueDoesNotExist" in code
+
+
 def attributes(url: str) -> dict[str, str]:
     """All attributes of a queue; raises StoreError when SQS doesn't answer."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
-        answer = sqs_client().get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-    except (BotoCoreError, ClientError) as exc:
+        answer = sqs_client(url).get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    except sqs_errors() as exc:
         raise StoreError(f"can't read the queue {url}: {exc}", "check AWS access") from None
     return {str(k): v for k, v in answer.get("Attributes", {}).items()}
+
+
+def queue_name(url: str) -> str:
+    """Last part of a queue's URL."""
+    return url.rsplit("/", 1)[-1]
 
 
 def is_fifo(url: str) -> bool:

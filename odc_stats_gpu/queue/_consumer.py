@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from odc_stats_gpu.errors import StoreError
-from odc_stats_gpu.queue._client import attributes, sqs_client
-from odc_stats_gpu.queue._lease import Keeper, Lease, boot_clock
+from odc_stats_gpu.errors import ConfigError, StoreError
+from odc_stats_gpu.queue._calls import in_background, settled
+from odc_stats_gpu.queue._client import is_missing, sqs_client, sqs_errors
+from odc_stats_gpu.queue._hand_back import hand_back
+from odc_stats_gpu.queue._keeper import Keeper
+from odc_stats_gpu.queue._lease import Lease, boot_clock
 from odc_stats_gpu.queue._message import MalformedMessageError, TaskMessage
+from odc_stats_gpu.telemetry import fault_point
 
-_WAIT = 5  # seconds of one long poll
-_LOOK = 0.1  # seconds between two looks at `stop`
-_LAST = 2.0  # seconds that an answer under way still has when told to stop
+_POLL = 2  # seconds of one long poll; when told to stop we wait for its end, or it brings a message
+_LAST = 3.0  # seconds that an answer under way still has when told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     """What the queue said."""
 
     leases: list[Lease]
@@ -41,59 +45,128 @@ class _Answer:
     trouble: str = ""
 
 
-def deliveries(
-    url: str,
-    keeper: Keeper,
-    *,
-    lease_seconds: int,
-    idle_timeout: float | None = None,
-    filedb: str = "",
-    stop: threading.Event | None = None,
-    on_malformed: Callable[[str], None] = lambda _: None,
-    on_trouble: Callable[[str], None] = lambda _: None,
-    clock: Callable[[], float] = boot_clock,
-) -> Iterator[Delivery]:
-    """Yield tasks with their leases already under renewal.
+class Consumer:
+    """What a worker makes of the queue's answers, and when it has waited long enough.
 
-    Ends when `stop` is set, or when the queue showed nothing visible for `idle_timeout` seconds
-    (default lease + 60, so that work another worker may still give back isn't abandoned; 0 leaves
-    at the first empty answer). Malformed messages are released at once and reported; SQS not
-    answering is reported and tried again, for `idle_timeout` seconds at most: then StoreError.
+    It leaves when the queue showed nothing visible for `idle_timeout` seconds (default lease + 60,
+    so that work another worker may still give back isn't abandoned; 0 leaves at the first empty
+    answer). Malformed messages are released at once and reported.
     """
-    patience = lease_seconds + 60 if idle_timeout is None else idle_timeout
-    stop = stop or threading.Event()
-    # the clock of the lease starts with the request: a long poll must leave most of it
-    poll = 1 if patience < _WAIT else max(1, min(_WAIT, lease_seconds // 4))
-    idle_since = heard = clock()
-    while not stop.is_set():
-        answer = _wait_for(lambda: _ask(url, lease_seconds, poll, clock), stop)
-        if answer is None:
-            return
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease_seconds: int,
+        idle_timeout: float | None = None,
+        filedb: str = "",
+        on_malformed: Callable[[str], None] = lambda _: None,
+        on_trouble: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = boot_clock,
+        client: Any = None,
+    ) -> None:
+        """`filedb` serves messages that are bare tile ids; `client` speaks SQS."""
+        self.url = url
+        self._seconds = lease_seconds
+        self._patience = lease_seconds + 60 if idle_timeout is None else idle_timeout
+        self._filedb = filedb
+        self._on_malformed, self._on_trouble = on_malformed, on_trouble
+        self._clock, self._given = clock, client
+        # the clock of the lease starts with the request: a long poll must leave most of it
+        self._poll = 1 if self._patience < _POLL else max(1, min(_POLL, lease_seconds // 4))
+        self._idle_since = self._heard = clock()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing has been visible for long enough."""
+        return self._clock() - self._idle_since >= self._patience
+
+    def ask(self) -> Answer:
+        """One long poll for one message, and whether others wait when there was none."""
+        sent = self._clock()
+        client: Any = self._given or sqs_client(self.url)
+        try:
+            answer = client.receive_message(
+                QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=self._seconds,
+                WaitTimeSeconds=self._poll, AttributeNames=["All"], MessageAttributeNames=["All"],
+            )  # fmt: skip
+            found = [
+                Lease(self.url, message, self._seconds, sent, self._clock, self._given)
+                for message in answer.get("Messages", [])
+            ]
+            if found:
+                fault_point("message_received")
+            return Answer(found, visible=bool(found) or self._visible(client))
+        except sqs_errors() as exc:
+            if is_missing(exc):
+                raise ConfigError(f"there is no queue {self.url}", "was it deleted?") from None
+            return Answer([], visible=False, trouble=f"can't receive from {self.url}: {exc}")
+
+    def take(self, answer: Answer) -> Delivery | None:
+        """The task that an answer brings, if it brings one.
+
+        Raises StoreError when SQS hasn't answered for `idle_timeout` seconds.
+        """
         if answer.trouble:
-            on_trouble(answer.trouble)
-            if clock() - heard >= max(patience, _WAIT):
+            self._on_trouble(answer.trouble)
+            if self._clock() - self._heard >= max(self._patience, _POLL):
                 raise StoreError(answer.trouble, "nothing was lost: start the worker again")
-            stop.wait(2)
-            continue
-        heard = clock()
-        for lease in answer.leases:
-            if stop.is_set():
-                lease.hand_back()
-                return
+            return None
+        self._heard = self._clock()
+        for lease in answer.leases:  # never more than one
             try:
-                task = _parse(lease.message["Body"], filedb)
+                return Delivery(_parse(lease.message["Body"], self._filedb), lease)
             except MalformedMessageError as exc:
+                self._on_malformed(str(exc))
                 lease.release()
-                on_malformed(str(exc))
-                stop.wait(0.2)  # a poisonous message alone in the queue must not spin us
-                continue
-            keeper.hold(lease)
-            yield Delivery(task, lease)
-            idle_since = heard = clock()
         if not answer.leases and answer.visible:
-            idle_since = clock()
-        if clock() - idle_since >= patience:
+            self._idle_since = self._clock()
+        return None
+
+    def worked(self) -> None:
+        """Time spent on a task isn't spent waiting."""
+        self._idle_since = self._heard = self._clock()
+
+    def _visible(self, client: Any) -> bool:
+        with suppress(*sqs_errors()):  # to look may be forbidden, or fail now and then
+            attrs = client.get_queue_attributes(
+                QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
+            ).get("Attributes", {})
+            return int(attrs.get("ApproximateNumberOfMessages", 0)) > 0
+        return False
+
+
+def deliveries(consumer: Consumer, keeper: Keeper, stop: threading.Event) -> Iterator[Delivery]:
+    """Yield tasks with their leases already under renewal, until `stop` or an empty queue.
+
+    No call of the queue can delay leaving: what a request under way brings goes back.
+    """
+    while not stop.is_set():
+        request = in_background(consumer.ask)
+        if not settled(request, stop, _LAST) or stop.is_set():
+            request.add_done_callback(_return_all)
             return
+        answer = request.result()
+        handling = in_background(lambda answer=answer: consumer.take(answer))  # type: ignore[misc]
+        if not settled(handling, stop, _LAST):
+            return
+        delivery = handling.result()
+        if delivery is not None:
+            keeper.hold(delivery.lease)
+            yield delivery
+            consumer.worked()
+        elif answer.trouble:
+            stop.wait(2)
+        elif consumer.finished:
+            return
+        elif answer.leases:  # a poisonous message alone in the queue must not spin us
+            stop.wait(0.2)
+
+
+def _return_all(request: Future[Answer]) -> None:
+    if request.exception() is None:
+        for lease in request.result().leases:
+            hand_back(lease)
 
 
 def _parse(body: str, filedb: str) -> TaskMessage:
@@ -107,60 +180,3 @@ def _parse(body: str, filedb: str) -> TaskMessage:
         raise MalformedMessageError(
             f"message {body[:80]!r} is no task: {exc!r}", "publish it with publish-tasks"
         ) from exc
-
-
-def _ask(url: str, seconds: int, poll: int, clock: Callable[[], float]) -> _Answer:
-    """One long poll for one message, and whether others wait when there was none."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    sent = clock()
-    try:
-        answer = sqs_client().receive_message(
-            QueueUrl=url, MaxNumberOfMessages=1, VisibilityTimeout=seconds,
-            WaitTimeSeconds=poll, AttributeNames=["All"], MessageAttributeNames=["All"],
-        )  # fmt: skip
-    except (BotoCoreError, ClientError) as exc:
-        return _Answer([], visible=False, trouble=f"can't receive from {url}: {exc}")
-    found: list[Any] = list(answer.get("Messages", []))
-    leases = [Lease(url, message, seconds, sent, clock) for message in found]
-    return _Answer(leases, visible=bool(leases) or _visible(url))
-
-
-def _wait_for(ask: Callable[[], _Answer], stop: threading.Event) -> _Answer | None:
-    """The answer; None when `stop` was set first.
-
-    The request runs in a thread of its own, so that a queue that doesn't answer can't keep us from
-    leaving. What it brings after all goes back to the queue.
-    """
-    future: Future[_Answer] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(ask())
-        except BaseException as exc:  # noqa: BLE001 - it belongs to who waits
-            future.set_exception(exc)
-
-    threading.Thread(target=work, name="receive", daemon=True).start()
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    while not done.wait(_LOOK):
-        if stop.is_set():
-            done.wait(_LAST)
-            break
-    if not stop.is_set():
-        return future.result()
-    future.add_done_callback(_return_all)
-    return None
-
-
-def _return_all(future: Future[_Answer]) -> None:
-    if future.exception() is None:
-        for lease in future.result().leases:
-            lease.hand_back()
-
-
-def _visible(url: str) -> bool:
-    try:
-        return int(attributes(url).get("ApproximateNumberOfMessages", 0)) > 0
-    except StoreError:
-        return False

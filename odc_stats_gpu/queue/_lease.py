@@ -1,25 +1,23 @@
-"""Leases: a message stays ours from receipt to acknowledgement, or we know that it does not."""
+"""A lease: a message stays ours from receipt to acknowledgement, or we know that it does not."""
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from odc_stats_gpu.errors import Cancelled
-from odc_stats_gpu.queue._client import is_fifo, passing, sqs_client
-from odc_stats_gpu.telemetry import metrics
+from odc_stats_gpu.queue._client import is_fifo, passing, sqs_client, sqs_errors
+from odc_stats_gpu.telemetry import fault_point
 
-_TICK = 0.25
 _PAUSE = 1.0
 """Seconds between two attempts at a renewal that nobody answered."""
-_MAX_INTERRUPTIONS = 20
+_UNDER_WAY = 2.0
+"""Seconds that a release waits for a renewal under way: the later one counts."""
+MAX_INTERRUPTIONS = 20
 _BACKOFF_FIRST, _BACKOFF_CAP = 5.0, 900.0
 
 
@@ -31,7 +29,7 @@ def boot_clock() -> float:
 
 
 class Lease:
-    """The right to work on one message. Thread-safe; time is the monotonic clock."""
+    """The right to work on one message. Thread-safe; time is that of `clock`."""
 
     def __init__(
         self,
@@ -40,17 +38,24 @@ class Lease:
         seconds: int,
         sent: float,
         clock: Callable[[], float] = boot_clock,
+        client: Any = None,
     ) -> None:
+        """`sent`: when the request that brought the message was sent; `client` speaks SQS."""
         self.url = url
         self.message = message
         self.seconds = seconds
         self.receives = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
         self._deadline = sent + seconds
         self._clock = clock
+        self._given = client
         self._lost = threading.Event()
         self._closed = self._deleted = False
         self._again_at = 0.0
-        self._lock = threading.RLock()
+        self._renewing = threading.Lock()
+
+    @property
+    def _client(self) -> Any:
+        return self._given or sqs_client(self.url, hasty=True)
 
     @property
     def remaining(self) -> float:
@@ -64,6 +69,16 @@ class Lease:
             self._lost.set()
         return self._lost.is_set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the message was acknowledged, released or handed back, or that was tried."""
+        return self._closed
+
+    @property
+    def patient(self) -> bool:
+        """Whether a renewal has just failed and should wait a moment."""
+        return self._clock() < self._again_at
+
     def check(self) -> None:
         """Raise Cancelled when the work must stop and publish nothing."""
         if self.lost:
@@ -74,19 +89,15 @@ class Lease:
 
     def renew(self) -> bool:
         """Ask for another full lease; a refusal loses it, a failed call may be tried again."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        with self._lock:
+        with self._renewing:
             if self._closed or self.lost:
                 return False
             sent = self._clock()
             try:
                 self._visibility(self.seconds)
-            except ClientError as exc:
-                if not passing(exc):
-                    self._lost.set()
-            except BotoCoreError:
-                pass  # no answer: the clock decides
+            except sqs_errors() as exc:
+                if not passing(exc) and not self._closed:
+                    self._lost.set()  # without an answer the clock decides
             else:
                 self._deadline = sent + self.seconds
                 return True
@@ -94,29 +105,25 @@ class Lease:
             self._again_at = self._clock() + pause
             return False
 
-    @property
-    def patient(self) -> bool:
-        """Whether a renewal has just failed and should wait a moment."""
-        return self._clock() < self._again_at
-
     def acknowledge(self) -> None:
-        """Delete the message: the work is published."""
-        with self._lock:  # a renewal under way ends first
-            self._closed = True
-        sqs_client(hasty=True).delete_message(
-            QueueUrl=self.url, ReceiptHandle=self.message["ReceiptHandle"]
-        )
+        """Delete the message: the work is published. Also when the lease was lost meanwhile."""
+        self._closed = True
+        fault_point("before_acknowledge")
+        self._client.delete_message(QueueUrl=self.url, ReceiptHandle=self.message["ReceiptHandle"])
         self._deleted = True
 
     def release(self, delay: float = 0) -> None:
         """Make the message visible again after `delay` seconds; harmless when it isn't ours."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        with self._lock:
-            self._closed = True
-        if not self._deleted and not self._lost.is_set():
-            with suppress(BotoCoreError, ClientError):
+        self._closed = True
+        if self._deleted or self.lost:
+            return
+        idle = self._renewing.acquire(timeout=_UNDER_WAY)
+        try:
+            with suppress(*sqs_errors()):  # then it comes back with the lease's end
                 self._visibility(int(delay))
+        finally:
+            if idle:
+                self._renewing.release()
 
     def back_off(self) -> float:
         """Release a failed task: 5 s doubled with every receive, at most 900 s, +-20 %."""
@@ -133,115 +140,45 @@ class Lease:
         or when the copy isn't accepted, the message is released as it is. `release` may be called
         meanwhile when this takes too long.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if closed or self.lost:
+        if self._closed or self.lost:
             return
-        attrs = {
-            k: {n: v for n, v in a.items() if n in ("DataType", "StringValue", "BinaryValue")}
-            for k, a in self.message.get("MessageAttributes", {}).items()
-        }
-        text = attrs.get("interruptions", {}).get("StringValue", "0")
-        count = int(text) + 1 if str(text).isdigit() else 1
-        if count > _MAX_INTERRUPTIONS:
+        self._closed = True
+        attrs = kept_attributes(self.message)
+        text = str(attrs.get("interruptions", {}).get("StringValue", "0"))
+        count = int(text) + 1 if text.isdecimal() else 1
+        if count > MAX_INTERRUPTIONS:
             self.release()
             return
         attrs["interruptions"] = {"DataType": "Number", "StringValue": str(count)}
-        options: dict[str, Any] = {}
-        system = self.message.get("Attributes", {})
-        if "MessageGroupId" in system:
-            options["MessageGroupId"] = system["MessageGroupId"]
+        options = {}
+        group = self.message.get("Attributes", {}).get("MessageGroupId")
+        if group is not None:
+            options["MessageGroupId"] = group
         if is_fifo(self.url):
             options["MessageDeduplicationId"] = f"interrupted-{self.message['MessageId']}-{count}"
         try:
-            sqs_client(hasty=True).send_message(
-                QueueUrl=self.url,
-                MessageBody=self.message["Body"],
-                MessageAttributes=attrs,  # type: ignore[arg-type]
+            self._client.send_message(
+                QueueUrl=self.url, MessageBody=self.message["Body"], MessageAttributes=attrs,
                 **options,
-            )
-            self.acknowledge()
-        except (BotoCoreError, ClientError):
+            )  # fmt: skip
+        except sqs_errors():
             self.release()
+            return
+        fault_point("copy_sent")
+        with suppress(*sqs_errors()):  # then there are two, and the second is skipped
+            self.acknowledge()
 
     def _visibility(self, seconds: int) -> None:
-        sqs_client(hasty=True).change_message_visibility(
+        self._client.change_message_visibility(
             QueueUrl=self.url,
             ReceiptHandle=self.message["ReceiptHandle"],
             VisibilityTimeout=max(0, min(seconds, 43_200)),
         )
 
 
-class Keeper:
-    """The thread that renews every held lease in time and writes the heartbeat, idle or busy."""
-
-    def __init__(
-        self,
-        margin: float,
-        heartbeat: str = "",
-        on_lost: Callable[[Lease], None] | None = None,
-        clock: Callable[[], float] = boot_clock,
-    ) -> None:
-        self._margin = margin
-        self._heartbeat = Path(heartbeat) if heartbeat else None
-        self._on_lost = on_lost
-        self._clock = clock
-        self._held: list[Lease] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def hold(self, lease: Lease) -> None:
-        """Renew this lease from now on."""
-        with self._lock:
-            self._held.append(lease)
-
-    def drop(self, lease: Lease) -> None:
-        """Renew it no more."""
-        with self._lock, suppress(ValueError):
-            self._held.remove(lease)
-
-    @property
-    def held(self) -> list[Lease]:
-        """Leases under renewal."""
-        with self._lock:
-            return list(self._held)
-
-    def beat(self) -> None:
-        """Write the heartbeat: a whole file or none, never half a line."""
-        if self._heartbeat is None:
-            return
-        self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._heartbeat.with_name(f".{self._heartbeat.name}.{os.getpid()}")
-        temporary.write_text(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}\n")
-        temporary.replace(self._heartbeat)
-
-    def _run(self) -> None:
-        next_beat = 0.0
-        while not self._stop.wait(_TICK):
-            if self._clock() >= next_beat:
-                next_beat = self._clock() + 5
-                with suppress(OSError):  # a full disk must not cost the lease
-                    self.beat()
-            for lease in self.held:
-                due = lease.remaining < self._renew_at(lease) and not lease.patient
-                if due and not lease.lost and lease.renew():
-                    metrics.lease_event("renewed")
-                if lease.lost:
-                    self.drop(lease)
-                    if self._on_lost:
-                        self._on_lost(lease)
-
-    def _renew_at(self, lease: Lease) -> float:
-        """Remaining seconds at which to renew: the margin, and at least half the lease."""
-        return max(lease.seconds / 2, min(self._margin, lease.seconds * 0.9))
+def kept_attributes(message: Any) -> dict[str, Any]:
+    """The message attributes as they may be sent again."""
+    return {
+        name: {k: v for k, v in value.items() if k in ("DataType", "StringValue", "BinaryValue")}
+        for name, value in message.get("MessageAttributes", {}).items()
+    }

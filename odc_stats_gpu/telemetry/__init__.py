@@ -2,6 +2,7 @@
 
 from odc_stats_gpu.telemetry import _metrics as metrics
 from odc_stats_gpu.telemetry._faults import FAULT_POINTS, InjectedFault, fault_point
+from odc_stats_gpu.telemetry._heartbeat import beat
 from odc_stats_gpu.telemetry._log import (
     Level,
     bind_log,
@@ -25,6 +26,7 @@ __all__ = [
     "RunProgress",
     "StageTimes",
     "Stopper",
+    "beat",
     "bind_log",
     "capture_library_messages",
     "configure_logging",

@@ -29,6 +29,12 @@ FAULT_POINTS = (
     "before_item",
     "item_written",
     "task_done",
+    "message_received",
+    "before_acknowledge",
+    "copy_sent",
+    "redrive_received",
+    "redrive_copied",
+    "redrive_deleted",
 )
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from odc_stats_gpu.queue import sqs_client
+from odc_stats_gpu.queue import forget_clients
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +103,9 @@ def sqs(proxy, monkeypatch):
         "AWS_DEFAULT_REGION": "us-west-2",
     }.items():
         monkeypatch.setenv(name, value)
-    sqs_client.cache_clear()
+    forget_clients()
     yield boto3.client("sqs")
-    sqs_client.cache_clear()
+    forget_clients()
 
 
 @pytest.fixture

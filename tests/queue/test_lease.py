@@ -9,14 +9,15 @@ import pytest
 
 from odc_stats_gpu.errors import Cancelled
 from odc_stats_gpu.model import TileIndex
-from odc_stats_gpu.queue import Keeper, deliveries, publish, queue_status
+from odc_stats_gpu.queue import Consumer, Keeper, deliveries, publish, queue_status
 
 TILES = [TileIndex("2019--P1Y", x, 4) for x in range(3)]
 
 
 def take(url, keeper, **options):
     options = {"lease_seconds": 2, "idle_timeout": 0, **options}
-    return next(iter(deliveries(url, keeper, **options)), None)
+    consumer = Consumer(url, **options)
+    return next(deliveries(consumer, keeper, threading.Event()), None)
 
 
 def test_a_lease_outlives_its_seconds_while_it_is_kept(queues):
@@ -101,9 +102,8 @@ def test_poison_reaches_the_dead_letter_queue_and_the_rest_is_served(sqs, queues
     publish("s3://b/x.db", live, TILES)
     seen, bad = [], []
     with Keeper(margin=1) as keeper:
-        for got in deliveries(
-            live, keeper, lease_seconds=30, idle_timeout=1, on_malformed=bad.append
-        ):
+        consumer = Consumer(live, lease_seconds=30, idle_timeout=1, on_malformed=bad.append)
+        for got in deliveries(consumer, keeper, threading.Event()):
             seen.append(got.message.index)
             got.lease.acknowledge()
             keeper.drop(got.lease)
