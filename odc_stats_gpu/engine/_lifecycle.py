@@ -66,6 +66,8 @@ def process_task(
             if skip:
                 if confirm is not None:
                     read_back(task, session.store)
+                    # who finished it may have been killed right after, or somebody else beside it
+                    session.store.sweep(task.path(""))
                 status = "skipped"
             else:
                 made = _make(task, session, token, progress or (lambda *_: None), job.tile, confirm)

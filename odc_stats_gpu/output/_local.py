@@ -15,6 +15,7 @@ from pathlib import Path
 
 from odc_stats_gpu.errors import ConfigError, StoreError
 from odc_stats_gpu.output._store import ANY, PART_SUFFIX, ChangedError, Data
+from odc_stats_gpu.telemetry import fault_point
 
 _STALE = 3600.0
 """Seconds after which a temporary file of another machine counts as abandoned."""
@@ -93,6 +94,7 @@ class LocalStore:
                         out.write(chunk)
                     out.flush()
                     os.fsync(out.fileno())
+                fault_point("file_written")
                 self._place(part, path, expect)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -118,6 +120,7 @@ class LocalStore:
                     self._refuse(part, final)
                 else:
                     part.replace(final)
+            fault_point("file_named")
             part.unlink(missing_ok=True)
             return
         if expect != ANY and self._version(path) != expect:

@@ -92,6 +92,7 @@ class Publisher:
         self._look_for_others()
         if self.item_path in self._before:
             self._store.delete(self.item_path)
+            fault_point("item_withdrawn")
 
     def put(self, path: str, data: Data) -> None:
         """Put one file and remember it; raises ChangedError when it isn't what it was."""

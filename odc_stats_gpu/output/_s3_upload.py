@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from odc_stats_gpu.output._store import Data
+from odc_stats_gpu.telemetry import fault_point
 
 PART_BYTES = 16 << 20
 """Size of a multipart part; smaller objects go in one request."""
@@ -61,6 +62,7 @@ class Upload:
         )
         upload = {**self._where, "UploadId": begun["UploadId"]}
         try:
+            fault_point("upload_begun")
             sent = self._send_parts(upload, (first, second), parts)
             digests = b"".join(base64.b64decode(p["ChecksumSHA256"]) for p in sent)
             self.checksum = f"{_sha256(digests)}-{len(sent)}"
@@ -114,6 +116,7 @@ class Upload:
         found = self._client.upload_part(
             **upload, PartNumber=number, Body=data, ChecksumSHA256=checksum
         )
+        fault_point("part_uploaded")
         return {"PartNumber": number, "ETag": found["ETag"], "ChecksumSHA256": checksum}
 
 

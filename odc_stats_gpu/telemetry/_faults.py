@@ -2,11 +2,13 @@
 
 `ODC_STATS_FAULT="before_item:kill"` acts at every passage, `"block_read:fail:2"` at the second one
 only, several are joined by commas. `once=PATH` after the action acts only while PATH doesn't exist
-and creates it first, so that a restarted worker passes: `"block_read:kill:once=/tmp/x"`.
+and creates it first, so that a restarted worker passes: `"block_read:kill:once=/tmp/x"`; with the
+action `hold` the process waits there until that file is not empty.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -25,6 +27,11 @@ FAULT_POINTS = (
     "block_reduced",
     "block_put",
     "before_assets",
+    "item_withdrawn",
+    "upload_begun",
+    "part_uploaded",
+    "file_written",
+    "file_named",
     "asset_written",
     "before_item",
     "item_written",
@@ -36,6 +43,7 @@ FAULT_POINTS = (
     "redrive_copied",
     "redrive_deleted",
 )
+_LOOK = 0.05
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()
 
@@ -53,19 +61,18 @@ def fault_point(name: str) -> None:
         _passed[name] += 1
         count = _passed[name]
     for part in spec.split(","):
-        step, action, *rest = part.strip().split(":", 2)
-        when = rest[0] if rest else ""
-        if step != name or (when.isdigit() and count != int(when)):
+        step, action, *when = part.strip().split(":")
+        if step != name or any(w.isdigit() and count != int(w) for w in when):
             continue
-        if when.startswith("once="):
-            mark = Path(when.removeprefix("once="))
+        mark = next((Path(w.removeprefix("once=")) for w in when if w.startswith("once=")), None)
+        if mark is not None:
             if mark.exists():
                 continue
             mark.touch()
-        _act(name, action)
+        _act(name, action, mark)
 
 
-def _act(name: str, action: str) -> None:
+def _act(name: str, action: str, mark: Path | None) -> None:
     if action == "kill":
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -73,8 +80,13 @@ def _act(name: str, action: str) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     elif action == "stop":
         time.sleep(3600)
+    elif action == "hold" and mark is not None:
+        while not mark.stat().st_size:
+            time.sleep(_LOOK)
     elif action.startswith("sleep"):
         time.sleep(float(action.removeprefix("sleep") or 1))
+    elif action == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     elif action == "oom":
         raise MemoryError(f"out of memory, injected at {name}")
     elif action == "fail":

@@ -1,0 +1,107 @@
+"""A worker is killed, stopped or paused at every named step of a tile's life; another one ends it.
+
+In the end the tile is there once and verified, the message is gone, and no file, upload or process
+is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from realfleet import SECONDS_TO_LEAVE, until
+
+from odc_stats_gpu.tasks import TaskDb
+from odc_stats_gpu.telemetry import FAULT_POINTS
+
+LEASE = 4
+EVERYWHERE = (
+    "task_start", "task_planned", "block_read", "block_reduced", "block_put", "before_assets",
+    "asset_written", "asset_written:3", "before_item", "item_written", "task_done",
+)  # fmt: skip
+HAPPENINGS = ("kill", "kill parent", "kill child", "terminate", "pause")
+ON_DISK = ("file_written", "file_named", "file_written:4", "file_named:4", "file_written:5",
+           "file_named:5")  # fmt: skip
+"""First asset, checksums, item."""
+IN_SUPERVISOR = ()
+ELSEWHERE = {
+    "tasks_batch": "save-tasks", "tasks_commit": "save-tasks", "device_memory": "GPU",
+    "item_withdrawn": "--overwrite", "upload_begun": "multipart", "part_uploaded": "multipart",
+}  # fmt: skip
+
+
+def cases():
+    """(store, step, what happens); a few of them are tested every time."""
+    quick = {("file", "file_named:5", "kill"), ("s3", "asset_written:3", "pause")}
+    stores = {"file": (*EVERYWHERE, *ON_DISK), "s3": EVERYWHERE}
+    for store, steps in stores.items():
+        for step, what in itertools.product(steps, HAPPENINGS):
+            if what == "kill child" and (step in IN_SUPERVISOR or store == "s3"):
+                continue
+            if what == "kill parent" and store == "s3":
+                continue
+            case = (store, step, what)
+            yield pytest.param(*case, marks=() if case in quick else pytest.mark.slow)
+
+
+def test_every_named_step_is_tried():
+    tried = {step.partition(":")[0] for step in (*EVERYWHERE, *ON_DISK)}
+    assert tried | set(ELSEWHERE) == set(FAULT_POINTS)
+    assert not tried & set(ELSEWHERE)
+
+
+@pytest.fixture
+def tile(db):
+    with TaskDb.open(db) as tasks:
+        return tasks.indexes()[20]
+
+
+def held(fleet, tmp_path, step, *options, idle=0.0):
+    """A worker that has come to a step and waits there; `go(mark)` lets it pass."""
+    mark = tmp_path / "mark"
+    name, _, number = step.partition(":")
+    condition = f"{number}:" if number else ""
+    worker = fleet.start(*options, fault=f"{name}:hold:{condition}once={mark}", idle=idle)
+    assert until(mark.exists, 60) or not worker.alive, worker.log.read_text()
+    assert worker.alive, worker.log.read_text()
+    return worker, lambda: mark.write_text("go")
+
+
+@pytest.mark.parametrize(("store", "step", "what"), list(cases()))
+def test_at_every_step(fleet, tile, tmp_path, store, step, what):
+    one = fleet(s3=store == "s3", config={"job_queue_max_lease": LEASE, "renew_safety_margin": 2})
+    one.publish([tile])
+    worker, go = held(one, tmp_path, step)
+    if what == "kill":
+        for process in worker.family:
+            process.kill()
+    elif what == "kill parent":
+        worker.process.kill()
+        go()
+        assert until(lambda: not one.processes, SECONDS_TO_LEAVE)
+    elif what == "kill child":
+        worker.children[0].kill()
+        go()
+        assert worker.leave(60) == 0
+        assert "SIGKILL" in worker.said("task failed")[0]["error"]
+    elif what == "terminate":
+        worker.terminate()
+        go() if step in IN_SUPERVISOR else None
+        if step not in (*IN_SUPERVISOR, "item_written", "task_done"):
+            assert until(lambda: one.status.visible, 5), "the work isn't given back"
+        assert worker.leave(SECONDS_TO_LEAVE) == 3
+        go()
+    else:
+        worker.pause()
+        if step != "message_deleted":
+            one.finish("--max-tasks", "1", idle=LEASE + 9)
+        before = one.content()
+        go()
+        worker.resume()
+        assert worker.leave(60) == 0
+        assert one.content() == before
+        if step != "message_deleted":
+            assert worker.said("lease lost")
+    if not one.empty:
+        one.finish("--max-tasks", "1", idle=LEASE + 9)
+    one.judge([tile])
