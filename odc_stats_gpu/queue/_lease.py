@@ -111,6 +111,7 @@ class Lease:
         fault_point("before_acknowledge")
         self._client.delete_message(QueueUrl=self.url, ReceiptHandle=self.message["ReceiptHandle"])
         self._deleted = True
+        fault_point("message_deleted")
 
     def release(self, delay: float = 0) -> None:
         """Make the message visible again after `delay` seconds; harmless when it isn't ours."""
@@ -129,6 +130,7 @@ class Lease:
         """Release a failed task: 5 s doubled with every receive, at most 900 s, +-20 %."""
         delay = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2.0 ** min(self.receives - 1, 30))
         delay *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        fault_point("before_release")
         self.release(delay)
         return delay
 

@@ -20,6 +20,7 @@ from pathlib import Path
 FAULT_POINTS = (
     "tasks_batch",
     "tasks_commit",
+    "message_received",
     "task_start",
     "task_planned",
     "device_memory",
@@ -36,13 +37,15 @@ FAULT_POINTS = (
     "before_item",
     "item_written",
     "task_done",
-    "message_received",
     "before_acknowledge",
+    "message_deleted",
+    "before_release",
     "copy_sent",
     "redrive_received",
     "redrive_copied",
     "redrive_deleted",
 )
+"""In the order of a tile's life: its database, its message, its files, the end of the message."""
 _LOOK = 0.05
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()

@@ -9,7 +9,7 @@ from faultproxy import FaultProxy
 from realfleet import Fleet
 
 from odc_stats_gpu.demo import write_archive
-from odc_stats_gpu.queue import sqs_client
+from odc_stats_gpu.queue import forget_clients
 from odc_stats_gpu.tasks import Eo3Source, save_tasks
 
 
@@ -34,9 +34,9 @@ def aws(moto, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    sqs_client.cache_clear()
+    forget_clients()
     yield moto
-    sqs_client.cache_clear()
+    forget_clients()
 
 
 @pytest.fixture

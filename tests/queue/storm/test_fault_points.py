@@ -16,15 +16,18 @@ from odc_stats_gpu.telemetry import FAULT_POINTS
 
 LEASE = 4
 EVERYWHERE = (
-    "task_start", "task_planned", "block_read", "block_reduced", "block_put", "before_assets",
-    "asset_written", "asset_written:3", "before_item", "item_written", "task_done",
+    "message_received", "task_start", "task_planned", "block_read", "block_reduced", "block_put",
+    "before_assets", "asset_written", "asset_written:3", "before_item", "item_written", "task_done",
+    "before_acknowledge", "message_deleted",
 )  # fmt: skip
 HAPPENINGS = ("kill", "kill parent", "kill child", "terminate", "pause")
 ON_DISK = ("file_written", "file_named", "file_written:4", "file_named:4", "file_written:5",
            "file_named:5")  # fmt: skip
 """First asset, checksums, item."""
-IN_SUPERVISOR = ()
+IN_SUPERVISOR = ("message_received", "before_acknowledge", "message_deleted")
 ELSEWHERE = {
+    "redrive_received": "redrive-queue", "redrive_copied": "redrive-queue",
+    "redrive_deleted": "redrive-queue", "before_release": "failed tasks", "copy_sent": "SIGTERM",
     "tasks_batch": "save-tasks", "tasks_commit": "save-tasks", "device_memory": "GPU",
     "item_withdrawn": "--overwrite", "upload_begun": "multipart", "part_uploaded": "multipart",
 }  # fmt: skip
