@@ -305,10 +305,11 @@ def tell(result: TaskResult, debug: bool) -> None:
     elif result.status == "skipped":
         log("task skipped", **facts, uri=result.uri)
     else:
-        log(
-            "task done", **facts, uri=result.uri, peak_mib=result.peak_memory >> 20,
-            stages=dict(result.stages),
-        )  # fmt: skip
+        facts |= {"uri": result.uri, "peak_mib": result.peak_memory >> 20}
+        facts["stages"] = dict(result.stages)
+        if result.gpu:
+            facts["gpu"] = dict(result.gpu)
+        log("task done", **facts)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,7 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
     )
     from odc_stats_gpu.model import parse_config
     from odc_stats_gpu.queue import queue_url
-    from odc_stats_gpu.telemetry import log, sample_memory, start_metrics
+    from odc_stats_gpu.telemetry import log, start_metrics
 
     config = parse_config(request.config)
     first_beat(config.heartbeat_filepath)
@@ -75,7 +76,7 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
                 served = start_metrics(  # type: ignore[assignment]
                     options.metrics_port,
                     device=prepared.device,
-                    samplers=[(15, sample_memory), (30, lambda: _sample_queue(terms.url))],
+                    samplers=_samplers(prepared.device, terms.url),
                 )
 
             def on_result(_job: TaskJob, result: TaskResult) -> None:
@@ -106,3 +107,16 @@ def _sample_queue(url: str) -> None:
     found = dataclasses.asdict(queue_status(url))
     del found["dead_queue"]
     metrics.queue_depth(found.pop("queue"), **found)
+
+
+def _samplers(device: str, queue: str) -> list[tuple[float, Callable[[], None]]]:
+    """What `/metrics` reads by itself, and every how many seconds."""
+    from odc_stats_gpu.telemetry import gpu_sampler, sample_memory
+
+    found: list[tuple[float, Callable[[], None]]] = [
+        (15, sample_memory),
+        (30, lambda: _sample_queue(queue)),
+    ]
+    if device != "cpu" and (sample := gpu_sampler()) is not None:
+        found.append((5, sample))
+    return found

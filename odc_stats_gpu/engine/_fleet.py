@@ -154,7 +154,7 @@ class Hand:
         self._summary.add(result)
         metrics.task_finished(
             result.status, result.seconds, stages=result.stages, reason=result.error,
-            peak_memory=result.peak_memory,
+            peak_memory=result.peak_memory, gpu=result.gpu,
         )  # fmt: skip
         self._on_result(self._job, result)
         if result.status != "failed":

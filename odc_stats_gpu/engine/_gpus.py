@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from odc_stats_gpu.engine._cuda_cluster import Gpu
+from odc_stats_gpu.engine._cuda_cluster import Gpu, visible
+from odc_stats_gpu.errors import ConfigError
 
 _BITS = 64
 
@@ -30,6 +31,19 @@ def list_gpus() -> list[Gpu]:
         return []
     finally:
         nvml.nvmlShutdown()
+
+
+def own_gpu() -> str:
+    """UUID of the first GPU that CUDA_VISIBLE_DEVICES leaves this process; empty for none.
+
+    Numbers count along the PCI bus; CUDA itself counts so only with CUDA_DEVICE_ORDER=PCI_BUS_ID
+    where a machine has GPUs of several kinds.
+    """
+    try:
+        seen = visible(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except ConfigError:
+        return ""
+    return seen[0].uuid if seen else ""
 
 
 def _gpu(nvml: Any, index: int) -> list[Gpu]:

@@ -61,6 +61,8 @@ class TaskResult:
     """Seconds of work by stage, summed over threads."""
     peak_memory: int = 0
     """Bytes resident at the highest, of the process that made the tile."""
+    gpu: Mapping[str, float] = field(default_factory=dict)
+    """What it asked of its GPU, as NVML tells (see `GpuWatch.facts`); empty without one."""
     trace: str = field(default="", repr=False)
     """Traceback of an unexpected failure, shown with --debug."""
 

@@ -30,7 +30,7 @@ from odc_stats_gpu.output import (
     item_uri,
     read_back,
 )
-from odc_stats_gpu.telemetry import fault_point, recording, span, stage
+from odc_stats_gpu.telemetry import GpuWatch, fault_point, recording, span, stage
 
 
 def process_task(
@@ -52,6 +52,7 @@ def process_task(
     token = token or CancelToken()
     _reset_peak()
     status, uri, error, trace = "failed", "", "", ""
+    gpu = GpuWatch()
     with recording() as stages, span(f"tile {job.tile}", "tile"):
         try:
             session = session_for(config)
@@ -70,7 +71,9 @@ def process_task(
                     session.store.sweep(task.path(""))
                 status = "skipped"
             else:
-                made = _make(task, session, token, progress or (lambda *_: None), job.tile, confirm)
+                tell = progress or (lambda *_: None)
+                with gpu.watch(session.gpu):
+                    made = _make(task, session, token, tell, job.tile, confirm)
                 status = "done" if made else "skipped"
         except Cancelled:
             raise
@@ -91,6 +94,7 @@ def process_task(
         seconds=round(time.perf_counter() - started, 3),
         stages=stages.seconds(),
         peak_memory=_peak(),
+        gpu=gpu.facts(),
         trace=trace,
     )
 

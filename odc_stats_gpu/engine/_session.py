@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from odc_stats_gpu import __version__
 from odc_stats_gpu.engine._device import Device, open_device
 from odc_stats_gpu.engine._fetch import local_database
+from odc_stats_gpu.engine._gpus import own_gpu
 from odc_stats_gpu.engine._job import TaskJob
 from odc_stats_gpu.engine._limits import Limits, read_limits
 from odc_stats_gpu.errors import ConfigError
@@ -82,6 +83,11 @@ class Session:
             except PackageNotFoundError:
                 continue
         return RunInfo(software, self.device.name, self.config.hash)
+
+    @cached_property
+    def gpu(self) -> str:
+        """UUID of the GPU that computes; empty without one."""
+        return "" if self.device.on_host else own_gpu()
 
     def check_products(self, products: Mapping[str, Product]) -> None:
         """Ask the plugin about every input product: unknown bands and classes are found here."""

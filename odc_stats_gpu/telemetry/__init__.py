@@ -2,6 +2,7 @@
 
 from odc_stats_gpu.telemetry import _metrics as metrics
 from odc_stats_gpu.telemetry._faults import FAULT_POINTS, InjectedFault, fault_point
+from odc_stats_gpu.telemetry._gpu_use import GpuWatch
 from odc_stats_gpu.telemetry._heartbeat import beat
 from odc_stats_gpu.telemetry._log import (
     Level,
@@ -21,6 +22,7 @@ from odc_stats_gpu.telemetry._stages import StageTimes, recording, stage
 __all__ = [
     "FAULT_POINTS",
     "NVTX_SWITCH",
+    "GpuWatch",
     "InjectedFault",
     "Level",
     "RunProgress",

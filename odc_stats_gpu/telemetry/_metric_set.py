@@ -70,6 +70,15 @@ class MetricSet:
         self.gpu_clock = Gauge(
             f"{g}_clock_hertz", "Clock by domain: sm, memory", [*of, "domain"], registry=r
         )
+        self.gpu_joules = Counter(
+            f"{g}_energy_joules", "Energy of the GPU while tiles were made", registry=r
+        )
+        self.task_gpu_busy = Gauge(
+            f"{p}_task_gpu_busy_ratio", "Share of the last tile's time with a kernel", registry=r
+        )
+        self.task_gpu_memory = Gauge(
+            f"{p}_task_gpu_memory_bytes", "Peak device memory of the last tile", registry=r
+        )
         self._start_at_zero()
         self._say_what_we_are(device)
 

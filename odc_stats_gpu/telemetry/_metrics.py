@@ -142,10 +142,12 @@ def task_finished(
     bytes_read: int = 0,
     bytes_written: int = 0,
     peak_memory: int = 0,
+    gpu: Mapping[str, float] | None = None,
 ) -> None:
     """A tile is out of our hands: wall `seconds`, seconds of work by stage, bytes.
 
     `reason` of a failure: one of REASONS, or the error's text, which is then sorted into them.
+    `gpu`: what `GpuWatch.facts` says.
     """
     if _live is None:
         return
@@ -162,6 +164,12 @@ def task_finished(
     m.bytes_written.inc(max(0, bytes_written))
     if peak_memory:
         m.peak_memory.set(peak_memory)
+    gpu = gpu or {}
+    m.gpu_joules.inc(max(0.0, gpu.get("joules", 0.0)))
+    if "busy_mean" in gpu:
+        m.task_gpu_busy.set(gpu["busy_mean"])
+    if "memory_peak_mib" in gpu:
+        m.task_gpu_memory.set(gpu["memory_peak_mib"] * (1 << 20))
 
 
 def failure_reason(text: str) -> str:

@@ -41,8 +41,12 @@ def environment(
     mig: Sequence[int] = (),
     cpus: int = 0,
     simulate: bool = True,
+    **more: object,
 ) -> dict[str, str]:
-    """Variables for a new process that shall see those GPUs; lists hold one entry per GPU."""
+    """Variables for a new process that shall see those GPUs; lists hold one entry per GPU.
+
+    `more`: other variables of `nvml.c`, e.g. `watts="70,300"`.
+    """
     before = os.environ.get("LD_LIBRARY_PATH", "")
     found = {
         "LD_LIBRARY_PATH": f"{library.parent}:{before}".rstrip(":"),
@@ -51,6 +55,7 @@ def environment(
     for name, values in (("MEMORY", memory), ("FREE", free), ("MIG", mig)):
         if values:
             found[f"FAKE_NVML_{name}"] = ",".join(map(str, values))
+    found |= {f"FAKE_NVML_{name.upper()}": str(value) for name, value in more.items()}
     if cpus:
         found["FAKE_NVML_CPUS"] = str(cpus)
     if simulate:

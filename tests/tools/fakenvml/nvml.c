@@ -5,6 +5,13 @@
  *   FAKE_NVML_FREE      bytes free of each, likewise; default seven eighths
  *   FAKE_NVML_MIG       instances of each, likewise; default 0, a GPU that is not in MIG mode
  *   FAKE_NVML_CPUS      mask of the CPUs next to every GPU; default 3
+ *   FAKE_NVML_BUSY      per cent busy: one number per reading, again from the first; default 42
+ *   FAKE_NVML_WATTS     of each; default 100
+ *   FAKE_NVML_CLOCK     MHz of its multiprocessors now; default 1500 of 1980 at most
+ *   FAKE_NVML_SLOWED    bits of what holds its clocks back; default 0
+ *   FAKE_NVML_CC        compute capability, 90 for 9.0; default 90
+ *   FAKE_NVML_CUDA      newest CUDA of the driver, 13000 for 13.0; default 13000
+ *   FAKE_NVML_ECC       errors that could not be corrected, of each; unset: a GPU without ECC
  *   FAKE_NVML_BROKEN    set: nvmlInit fails as it does without a driver
  *
  * A handle is a small number: GPU in the low byte (from 1), MIG instance in the next one (from 1).
@@ -13,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, NO_DRIVER = 9 };
 typedef uintptr_t handle;
@@ -68,8 +76,8 @@ const char *nvmlErrorString(int code) {
 
 int nvmlSystemGetDriverVersion(char *out, unsigned n) { snprintf(out, n, "580.00"); return OK; }
 int nvmlSystemGetNVMLVersion(char *out, unsigned n) { snprintf(out, n, "13.580.00"); return OK; }
-int nvmlSystemGetCudaDriverVersion(int *out) { *out = 13000; return OK; }
-int nvmlSystemGetCudaDriverVersion_v2(int *out) { *out = 13000; return OK; }
+int nvmlSystemGetCudaDriverVersion(int *out) { *out = (int)entry("FAKE_NVML_CUDA", 0, 13000); return OK; }
+int nvmlSystemGetCudaDriverVersion_v2(int *out) { return nvmlSystemGetCudaDriverVersion(out); }
 
 int nvmlDeviceGetCount_v2(unsigned *out) { *out = (unsigned)gpus(); return OK; }
 
@@ -140,23 +148,64 @@ int nvmlDeviceGetCpuAffinity(handle h, unsigned n, unsigned long *out) {
 }
 
 int nvmlDeviceGetCudaComputeCapability(handle h, int *major, int *minor) {
-    (void)h;
-    *major = 9;
-    *minor = 0;
+    int cc = (int)entry("FAKE_NVML_CC", gpu(h), 90);
+    *major = cc / 10;
+    *minor = cc % 10;
     return OK;
 }
 
 struct rates { unsigned gpu, memory; };
 int nvmlDeviceGetUtilizationRates(handle h, struct rates *out) {
-    (void)h;
-    out->gpu = 42;
+    static unsigned readings;
+    const char *text = getenv("FAKE_NVML_BUSY");
+    unsigned numbers = 1;
+    if (instance(h) >= 0) return UNSUPPORTED;
+    for (const char *p = text; p && *p; p++) numbers += *p == ',';
+    out->gpu = (unsigned)entry("FAKE_NVML_BUSY", (int)(readings++ % numbers), 42);
     out->memory = 7;
     return OK;
 }
 
-int nvmlDeviceGetPowerUsage(handle h, unsigned *out) { (void)h; *out = 100000; return OK; }
+static unsigned long long watts(handle h) { return entry("FAKE_NVML_WATTS", gpu(h), 100); }
+
+int nvmlDeviceGetPowerUsage(handle h, unsigned *out) {
+    if (instance(h) >= 0) return UNSUPPORTED;
+    *out = (unsigned)watts(h) * 1000;
+    return OK;
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(handle h, unsigned long long *out) {
+    struct timespec now;
+    if (instance(h) >= 0) return UNSUPPORTED;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *out = watts(h) * ((unsigned long long)now.tv_sec * 1000 + (unsigned long long)now.tv_nsec / 1000000);
+    return OK;
+}
+
 int nvmlDeviceGetTemperature(handle h, int which, unsigned *out) { (void)h; (void)which; *out = 50; return OK; }
-int nvmlDeviceGetClockInfo(handle h, int which, unsigned *out) { (void)h; *out = which ? 1500 : 1200; return OK; }
+int nvmlDeviceGetClockInfo(handle h, int which, unsigned *out) {
+    *out = which ? (unsigned)entry("FAKE_NVML_CLOCK", gpu(h), 1500) : 1200;
+    return OK;
+}
+int nvmlDeviceGetMaxClockInfo(handle h, int which, unsigned *out) { (void)h; (void)which; *out = 1980; return OK; }
+
+static int slowed(handle h, unsigned long long *out) { *out = entry("FAKE_NVML_SLOWED", gpu(h), 0); return OK; }
+int nvmlDeviceGetCurrentClocksEventReasons(handle h, unsigned long long *out) { return slowed(h, out); }
+int nvmlDeviceGetCurrentClocksThrottleReasons(handle h, unsigned long long *out) { return slowed(h, out); }
+
+int nvmlDeviceGetEccMode(handle h, unsigned *now, unsigned *later) {
+    (void)h;
+    if (!getenv("FAKE_NVML_ECC")) return UNSUPPORTED;
+    *now = *later = 1;
+    return OK;
+}
+
+int nvmlDeviceGetTotalEccErrors(handle h, int kind, int counter, unsigned long long *out) {
+    (void)counter;
+    if (!getenv("FAKE_NVML_ECC")) return UNSUPPORTED;
+    *out = kind == 1 ? entry("FAKE_NVML_ECC", gpu(h), 0) : 0;
+    return OK;
+}
 
 static int no_processes(unsigned *count) { *count = 0; return OK; }
 int nvmlDeviceGetComputeRunningProcesses(handle h, unsigned *n, void *out) { (void)h; (void)out; return no_processes(n); }
