@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from odc_stats_gpu.cli._count import counter, named_counter
 from odc_stats_gpu.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def publish_tasks(
         return 0
     if "://" not in address:
         address = str(Path(address).absolute())
-    summary = publish(address, queue_url(queue), indexes)
+    summary = publish(address, queue_url(queue), indexes, counter("tasks sent"))
     for index, reason in summary.failed.items():
         sys.stderr.write(f"refused: {index}: {reason}\n")
     typer.echo(f"Published {summary.sent} of {summary.found} tasks to {queue}")
@@ -119,6 +121,7 @@ def redrive_queue(
     from odc_stats_gpu.queue import (
         attributes,
         dead_letter_queue,
+        queue_name,
         queue_url,
         redrive,
         redrive_native,
@@ -138,21 +141,25 @@ def redrive_queue(
         dead, target = own, dead
     target = target or redrive_target(dead)
     if target == dead:
-        raise ConfigError(f"{_name(dead)} can't be moved to itself", "name another target")
+        raise ConfigError(f"{queue_name(dead)} can't be moved to itself", "name another target")
+    names = f"{queue_name(dead)} to {queue_name(target)}"
     if dry_run:
         waiting = int(attributes(dead).get("ApproximateNumberOfMessages", 0))
         count = waiting if limit is None else min(limit, waiting)
-        typer.echo(f"Would move about {count} messages from {_name(dead)} to {_name(target)}")
+        typer.echo(
+            f"Would move about {count} messages from {queue_name(dead)} to {queue_name(target)}"
+        )
         return 0
     if native:
-        typer.echo(f"SQS moves {_name(dead)} to {_name(target)}: {redrive_native(dead, target)}")
+        typer.echo(f"SQS moves {names}: {redrive_native(dead, target)}")
         return 0
-    summary = redrive(dead, target, limit)
+    show = named_counter()
+    summary = redrive(dead, target, limit, partial(show, "messages moved") if show else None)
     for message, reason in summary.failed.items():
         sys.stderr.write(f"refused: {message}: {reason}\n")
     if summary.undeleted:
         sys.stderr.write(f"{summary.undeleted} copies were sent whose originals remain\n")
-    typer.echo(f"Moved {summary.moved} messages from {_name(dead)} to {_name(target)}")
+    typer.echo(f"Moved {summary.moved} messages from {names}")
     return 1 if summary.failed or summary.undeleted else 0
 
 
@@ -196,7 +203,3 @@ def _line(status: QueueStatus) -> str:
     if status.oldest_age is not None:
         parts.append(f"oldest {status.oldest_age:.0f} s")
     return f"{status.queue}: {', '.join(parts)}"
-
-
-def _name(url: str) -> str:
-    return url.rsplit("/", 1)[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,30 +24,56 @@ from odc_stats_gpu.tasks import TaskDb
 _SOFTWARE = ("odc-stats-gpu", "numpy", "numba", "rasterio", "xarray", "odc-geo")
 
 
+_KEPT = 8
+"""Databases open at the same time."""
+
+
 @dataclass(slots=True)
 class _Databases:
-    """LMDB refuses to open a file twice in one process: each is opened once and kept."""
+    """Each version of a database is opened once and kept, the latest few."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    opened: dict[str, TaskDb] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while one is read: another thread may make it close."""
+    opened: dict[str, tuple[str, TaskDb]] = field(default_factory=dict)
+    """By address, with what tells the version; the longest unused first."""
 
-    def get(self, path: str) -> TaskDb:
+    def get(self, address: str, *, fresh: bool) -> TaskDb:
+        """`fresh`: look whether it was replaced meanwhile."""
         with self.lock:
-            if path not in self.opened:
-                self.opened[path] = TaskDb.open(local_database(path))
-            return self.opened[path]
+            known, database = self.opened.pop(address, ("", None))
+            if database is None or fresh:
+                path = local_database(address)
+                version = _version(path)
+                if database is not None and version != known:
+                    database.close()
+                    database = None
+                if database is None:
+                    known, database = version, TaskDb.open(path)
+            self.opened[address] = (known, database)
+            while len(self.opened) > _KEPT:
+                self.opened.pop(next(iter(self.opened)))[1].close()
+            return database
+
+
+def _version(path: str) -> str:
+    """What changes when another file takes this one's place."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - a path as text
+    except (OSError, ValueError):
+        return path  # to open it will tell
+    return f"{path} {stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
 
 _databases = _Databases()
 _current: dict[str, Session] = {}
 
 
-def open_database(path: str) -> TaskDb:
+def open_database(address: str) -> TaskDb:
     """The task database, opened once per process and fetched if need be.
 
     Raises ConfigError, DataError or StoreError.
     """
-    return _databases.get(path)
+    return _databases.get(address, fresh=False)
 
 
 class Session:
@@ -97,15 +124,20 @@ class Session:
             self.plugin.output_bands(products)
 
     def task(self, job: TaskJob) -> Task:
-        """The task of a job; raises ConfigError or DataError."""
+        """The task of a job; raises ConfigError, DataError or StoreError.
+
+        A run keeps to the database as it was at the start; a message from a queue means the one
+        that is at its address now.
+        """
         if job.task is not None:
             return job.task
-        return open_database(job.filedb).task(
-            TileIndex.parse(job.tile),
-            self.product,
-            resolution=self.config.resolution,
-            dataset_filters=self.config.dataset_filters,
-        )
+        with _databases.lock:
+            return _databases.get(job.filedb, fresh=job.guarded).task(
+                TileIndex.parse(job.tile),
+                self.product,
+                resolution=self.config.resolution,
+                dataset_filters=self.config.dataset_filters,
+            )
 
 
 def session_for(config: RunConfig, *, planning: bool = False) -> Session:

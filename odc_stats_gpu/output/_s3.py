@@ -98,7 +98,7 @@ class S3Store:
             found = self._client.get_object(
                 Bucket=self.bucket, Key=self._key(path), IfMatch=etag, **self._pays
             )
-            with found["Body"] as body, target.open("wb") as out:
+            with contextlib.closing(found["Body"]) as body, target.open("wb") as out:
                 for chunk in body.iter_chunks(1 << 20):
                     out.write(chunk)
         except _errors() as exc:

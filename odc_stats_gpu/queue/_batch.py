@@ -6,14 +6,13 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
-from odc_stats_gpu.queue._client import sqs_client
+from odc_stats_gpu.queue._client import passing, sqs_client, sqs_errors
 
 BATCH = 10
 _MAX_BYTES = 256 * 1024
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,14 @@ class Outgoing:
     """FIFO message group; empty on standard queues."""
     deduplication: str = ""
     """FIFO deduplication id."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that count toward SQS's limit on a batch: body and attributes."""
+        parts = [self.body]
+        for name, value in self.attributes.items():
+            parts += [name, *value.values()]
+        return sum(len(p if isinstance(p, bytes) else p.encode()) for p in parts)
 
     def entry(self, number: int) -> dict[str, Any]:
         """As SendMessageBatch wants it."""
@@ -40,35 +47,33 @@ class Outgoing:
 
 
 def batches(items: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
-    """At most ten messages and 256 KiB at a time."""
-    source = iter(items)
-    while chunk := list(islice(source, BATCH)):
-        size, part = 0, list[Outgoing]()
-        for item in chunk:
-            length = len(item.body.encode()) + 1024
-            if part and size + length > _MAX_BYTES:
-                yield part
-                size, part = 0, []
-            part.append(item)
-            size += length
+    """In order, at most ten messages and 256 KiB at a time; a larger message goes alone."""
+    part, size = list[Outgoing](), 0
+    for item in items:
+        if part and (len(part) == BATCH or size + item.size > _MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += item.size
+    if part:
         yield part
 
 
 def send(url: str, messages: Sequence[Outgoing]) -> dict[int, str]:
-    """Send at most ten messages; refused entries are tried again.
+    """Send one batch; refused entries are tried again unless they are at fault themselves.
 
     Returns {position: reason} of those that SQS never accepted; positions not in it were accepted.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     waiting = dict(enumerate(messages))
-    reasons: dict[int, str] = {}
+    hopeless, reasons = dict[int, str](), dict[int, str]()
     for attempt in range(_ATTEMPTS):
         entries: Any = [m.entry(k) for k, m in waiting.items()]
         try:
-            answer = sqs_client().send_message_batch(QueueUrl=url, Entries=entries)
-        except (BotoCoreError, ClientError) as exc:
-            reasons = dict.fromkeys(waiting, str(exc))
+            answer = sqs_client(url).send_message_batch(QueueUrl=url, Entries=entries)
+        except sqs_errors() as exc:
+            reasons = dict.fromkeys(waiting, " ".join(str(exc).split()))
+            if not passing(exc):
+                break
         else:
             for accepted in answer.get("Successful", []):
                 waiting.pop(int(accepted["Id"]), None)
@@ -77,10 +82,15 @@ def send(url: str, messages: Sequence[Outgoing]) -> dict[int, str]:
                 k: failed[k].get("Message") or failed[k]["Code"] if k in failed else "no answer"
                 for k in waiting
             }
-            if waiting and all(f.get("SenderFault") for f in failed.values()) and failed:
-                return reasons  # our fault: trying again changes nothing
+            for k in [k for k in waiting if k in failed and _is_our_fault(failed[k])]:
+                hopeless[k] = reasons.pop(k)  # trying again changes nothing
+                del waiting[k]
         if not waiting:
-            return {}
+            break
         if attempt < _ATTEMPTS - 1:
             time.sleep(min(8.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-    return reasons
+    return hopeless | reasons
+
+
+def _is_our_fault(failure: Any) -> bool:
+    return bool(failure.get("SenderFault")) and "Throttl" not in failure["Code"]

@@ -30,7 +30,7 @@ def publish(
     filedb: str,
     url: str,
     indexes: Sequence[TileIndex],
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PublishSummary:
     """Send one message per task to the queue at `url`; every entry of every answer is checked.
 
@@ -53,7 +53,7 @@ def publish(
         sent += len(part) - len(reasons)
         position += len(part)
         if progress:
-            progress(sent)
+            progress(sent, len(messages))
     return PublishSummary(len(messages), sent, failed)
 
 

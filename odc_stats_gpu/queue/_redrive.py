@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from odc_stats_gpu.errors import ConfigError, StoreError
-from odc_stats_gpu.queue._batch import BATCH, Outgoing, send
-from odc_stats_gpu.queue._client import attributes, is_fifo, queue_url, sqs_client
+from odc_stats_gpu.queue._batch import BATCH, Outgoing, batches, send
+from odc_stats_gpu.queue._client import (
+    attributes,
+    is_fifo,
+    queue_name,
+    queue_url,
+    sqs_client,
+    sqs_errors,
+)
+from odc_stats_gpu.queue._lease import kept_attributes
+from odc_stats_gpu.telemetry import fault_point
 
 _HOLD = 60  # seconds a received message stays hidden while its copy is sent
 _GIVE_UP = 3  # batches refused as a whole, one after another
@@ -34,21 +44,18 @@ class RedriveSummary:
 
 def redrive_target(dead: str) -> str:
     """URL of the one queue whose redrive policy names `dead`; ConfigError for none or several."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    arn = attributes(dead)["QueueArn"]
-    pages = sqs_client().get_paginator("list_dead_letter_source_queues").paginate(QueueUrl=dead)
+    pages = sqs_client(dead).get_paginator("list_dead_letter_source_queues").paginate(QueueUrl=dead)
     try:
         sources = [url for page in pages for url in page.get("queueUrls", [])]
-    except (BotoCoreError, ClientError) as exc:
+    except sqs_errors() as exc:
         raise StoreError(
             f"can't tell whose dead-letter queue {dead} is: {exc}", "name the target queue"
         ) from None
     if len(sources) == 1:
         return sources[0]
-    found = ", ".join(u.rsplit("/", 1)[-1] for u in sources) or "none"
+    found = ", ".join(map(queue_name, sources)) or "none"
     raise ConfigError(
-        f"{arn.rsplit(':', 1)[-1]} is the dead-letter queue of {len(sources)} queues ({found})",
+        f"{queue_name(dead)} is the dead-letter queue of {len(sources)} queues ({found})",
         "name the target queue as second argument",
     )
 
@@ -71,100 +78,122 @@ def redrive(
     the queues: a copy is deleted from the dead-letter queue only after SQS accepted it. Raises
     StoreError when SQS doesn't answer.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    summary = RedriveSummary(
+        dead, target, int(attributes(dead).get("ApproximateNumberOfMessages", 0))
+    )
+    move = _Move(summary)
     try:
-        return _redrive(dead, target, limit, progress or (lambda _: None))
-    except (BotoCoreError, ClientError) as exc:
+        move.run(limit, progress or (lambda _: None))
+    except sqs_errors() as exc:
         raise StoreError(
             f"can't move from {dead}: {exc}", "nothing was lost: repeat the command"
         ) from None
+    finally:
+        move.show_refused()
+    return summary
 
 
-def _redrive(
-    dead: str, target: str, limit: int | None, progress: Callable[[int], None]
-) -> RedriveSummary:
-    client = sqs_client()
-    waiting = int(attributes(dead).get("ApproximateNumberOfMessages", 0))
-    out = RedriveSummary(dead, target, waiting)
-    empty = refused = 0
-    held = list[str]()
-    while limit is None or out.moved + len(out.failed) < limit:
-        left = BATCH if limit is None else min(BATCH, limit - out.moved - len(out.failed))
-        answer = client.receive_message(
-            QueueUrl=dead, MaxNumberOfMessages=left, VisibilityTimeout=_HOLD, WaitTimeSeconds=1,
-            AttributeNames=["All"], MessageAttributeNames=["All"],
-        )  # fmt: skip
-        messages: list[Any] = answer.get("Messages", [])
-        if not messages:
-            empty += 1
-            if empty >= _EMPTY:
-                break
-            time.sleep(0.2)
-            continue
-        empty = 0
-        again = any(m["MessageId"] in out.failed for m in messages)
-        kept = _move(client, out, messages)
-        held += kept
-        progress(out.moved)
-        refused = refused + 1 if len(kept) == len(messages) else 0
-        if again or refused == _GIVE_UP:
-            break  # refused ones come round again, or nothing is accepted any more
-    for handle in held:  # refused copies: their originals become visible again, once, at the end
-        client.change_message_visibility(QueueUrl=dead, ReceiptHandle=handle, VisibilityTimeout=0)
-    return out
+class _Move:
+    """The moving of messages; what is refused stays hidden until the end, so as not to spin."""
+
+    def __init__(self, summary: RedriveSummary) -> None:
+        self._out = summary
+        self._client: Any = sqs_client(summary.source)
+        self._copied: set[str] = set()
+        """Messages accepted by the target whose originals may still be there."""
+        self._refused: list[str] = []
+        """Receipt handles."""
+
+    def run(self, limit: int | None, progress: Callable[[int], None]) -> None:
+        """Batch after batch, until the queue is empty or refuses everything."""
+        out = self._out
+        empty = refused = 0
+        while limit is None or out.moved + len(out.failed) < limit:
+            left = BATCH if limit is None else min(BATCH, limit - out.moved - len(out.failed))
+            messages = self._client.receive_message(
+                QueueUrl=out.source, MaxNumberOfMessages=left, VisibilityTimeout=_HOLD,
+                WaitTimeSeconds=1, AttributeNames=["All"], MessageAttributeNames=["All"],
+            ).get("Messages", [])  # fmt: skip
+            if not messages:
+                empty += 1
+                if empty >= _EMPTY:
+                    return
+                time.sleep(0.2)
+                continue
+            empty = 0
+            fault_point("redrive_received")
+            again = any(m["MessageId"] in out.failed for m in messages)
+            accepted = self._move(messages)
+            progress(out.moved)
+            refused = 0 if accepted else refused + 1
+            if again or refused == _GIVE_UP:
+                return  # refused ones come round again, or nothing is accepted any more
+
+    def show_refused(self) -> None:
+        """Make the originals of refused copies visible again."""
+        for handle in self._refused:
+            with suppress(*sqs_errors()):  # then they appear by themselves within a minute
+                self._client.change_message_visibility(
+                    QueueUrl=self._out.source, ReceiptHandle=handle, VisibilityTimeout=0
+                )
+
+    def _move(self, messages: list[Any]) -> int:
+        """Copy, delete the originals of accepted copies; returns how many were accepted."""
+        out = self._out
+        self._delete([m for m in messages if m["MessageId"] in self._copied])
+        fresh = [m for m in messages if m["MessageId"] not in self._copied]
+        done, accepted = 0, 0
+        for part in batches(_copy(m, fifo=is_fifo(out.target)) for m in fresh):
+            originals = fresh[done : done + len(part)]
+            done += len(part)
+            reasons = send(out.target, part)
+            fault_point("redrive_copied")
+            for k, reason in reasons.items():
+                out.failed[originals[k]["MessageId"]] = reason
+                self._refused.append(originals[k]["ReceiptHandle"])
+            gone = [m for k, m in enumerate(originals) if k not in reasons]
+            self._copied |= {m["MessageId"] for m in gone}
+            accepted += len(gone)
+            out.moved += len(gone)
+            out.undeleted += len(gone)
+            self._delete(gone)
+            fault_point("redrive_deleted")
+        return accepted
+
+    def _delete(self, messages: Sequence[Any]) -> None:
+        """Delete originals whose copies were accepted."""
+        entries = {str(k): m["ReceiptHandle"] for k, m in enumerate(messages)}
+        for _ in range(3):
+            if not entries:
+                return
+            with suppress(*sqs_errors()):
+                answer = self._client.delete_message_batch(
+                    QueueUrl=self._out.source,
+                    Entries=[{"Id": k, "ReceiptHandle": h} for k, h in entries.items()],
+                )
+                for entry in answer.get("Successful", []):
+                    if entries.pop(entry["Id"], None) is not None:
+                        self._out.undeleted -= 1
 
 
-def _move(client: Any, out: RedriveSummary, messages: list[Any]) -> list[str]:
-    """Copy a batch, delete the originals of accepted copies; returns the refused ones' handles."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    refused = send(out.target, [_copy(m, is_fifo(out.target)) for m in messages])
-    entries, kept = [], []
-    for k, message in enumerate(messages):
-        handle = message["ReceiptHandle"]
-        if k in refused:
-            out.failed[message["MessageId"]] = refused[k]  # visible again at the end
-            kept.append(handle)
-        else:
-            entries.append({"Id": str(k), "ReceiptHandle": handle})
-    out.moved += len(entries)
-    for _ in range(3):
-        if not entries:
-            break
-        try:
-            answer = client.delete_message_batch(QueueUrl=out.source, Entries=entries)
-        except (BotoCoreError, ClientError):
-            continue
-        gone = {e["Id"] for e in answer.get("Successful", [])}
-        entries = [e for e in entries if e["Id"] not in gone]
-    out.undeleted += len(entries)
-    return kept
-
-
-def _copy(message: Any, fifo: bool) -> Outgoing:
+def _copy(message: Any, *, fifo: bool) -> Outgoing:
     """The message as it was; a new deduplication id, or SQS would swallow it for five minutes."""
-    system = message.get("Attributes", {})
-    attrs = {
-        name: {k: v for k, v in value.items() if k in ("DataType", "StringValue", "BinaryValue")}
-        for name, value in message.get("MessageAttributes", {}).items()
-    }
+    body, attrs = message["Body"], kept_attributes(message)
+    group = message.get("Attributes", {}).get("MessageGroupId", "")
     if not fifo:
-        return Outgoing(message["Body"], attrs)
-    group = system.get("MessageGroupId") or message["MessageId"]
-    return Outgoing(message["Body"], attrs, group, f"redrive-{message['MessageId']}")
+        return Outgoing(body, attrs, group)
+    name = message["MessageId"]
+    return Outgoing(body, attrs, group or name, f"redrive-{name}")
 
 
 def redrive_native(dead: str, target: str | None) -> str:
     """Ask SQS itself to move everything (StartMessageMoveTask); returns the task handle."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     options: Any = {"SourceArn": attributes(dead)["QueueArn"]}
     if target:
         options["DestinationArn"] = attributes(target)["QueueArn"]
     try:
-        return sqs_client().start_message_move_task(**options)["TaskHandle"]
-    except (BotoCoreError, ClientError) as exc:
+        return sqs_client(dead, hasty=True).start_message_move_task(**options)["TaskHandle"]
+    except sqs_errors() as exc:
         raise StoreError(
             f"the service refused StartMessageMoveTask: {exc}", "leave out --native"
         ) from None

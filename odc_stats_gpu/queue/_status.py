@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from odc_stats_gpu.queue._client import attributes
+from odc_stats_gpu.queue._client import attributes, queue_name, sqs_client
 from odc_stats_gpu.queue._redrive import dead_letter_queue
 
 
@@ -28,17 +28,17 @@ def queue_status(url: str) -> QueueStatus:
     dead_url = dead_letter_queue(url)
     dead = int(attributes(dead_url)["ApproximateNumberOfMessages"]) if dead_url else None
     return QueueStatus(
-        queue=url.rsplit("/", 1)[-1],
+        queue=queue_name(url),
         visible=int(attrs.get("ApproximateNumberOfMessages", 0)),
         in_flight=int(attrs.get("ApproximateNumberOfMessagesNotVisible", 0)),
         delayed=int(attrs.get("ApproximateNumberOfMessagesDelayed", 0)),
-        dead_queue=dead_url.rsplit("/", 1)[-1] if dead_url else None,
+        dead_queue=queue_name(dead_url) if dead_url else None,
         dead=dead,
-        oldest_age=_oldest_age(url.rsplit("/", 1)[-1]),
+        oldest_age=_oldest_age(url),
     )
 
 
-def _oldest_age(name: str) -> float | None:
+def _oldest_age(url: str) -> float | None:
     """SQS itself doesn't tell; CloudWatch has the metric, where it is and may be read."""
     from datetime import UTC, datetime, timedelta
 
@@ -46,16 +46,14 @@ def _oldest_age(name: str) -> float | None:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from odc_stats_gpu.queue._client import sqs_client
-
     config = Config(connect_timeout=3, read_timeout=5, retries={"max_attempts": 1})
     now = datetime.now(UTC)
     try:
         answer = boto3.client(
-            "cloudwatch", region_name=sqs_client().meta.region_name, config=config
+            "cloudwatch", region_name=sqs_client(url).meta.region_name, config=config
         ).get_metric_statistics(
             Namespace="AWS/SQS", MetricName="ApproximateAgeOfOldestMessage",
-            Dimensions=[{"Name": "QueueName", "Value": name}],
+            Dimensions=[{"Name": "QueueName", "Value": queue_name(url)}],
             StartTime=now - timedelta(minutes=15), EndTime=now, Period=60, Statistics=["Maximum"],
         )  # fmt: skip
     except (BotoCoreError, ClientError):
