@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from odc_stats_gpu.errors import Cancelled, DataError, OdcStatsError
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 3
+_CTRL_C = 130  # what Typer makes of a KeyboardInterrupt
 _NO_WORKER = {"--help", "--dry-run", "--dryrun", "--cluster", "--scheduler", "--from-sqs",
               "--profile"}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 some failed, 2 wrong use, 3 interrupted."""
+    with _terminable():
+        try:
+            return _main(arguments)
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     args = [_positional(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     if args[:1] == ["queue-status"]:
         args = _watch(args)
@@ -31,6 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from odc_stats_gpu.engine import drop_prestarted
 
             drop_prestarted()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, from its first moment on: cleaned up, exit code 3."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _positional(argument: str) -> str:
@@ -63,12 +89,13 @@ def _invoke(args: list[str]) -> int:
     try:
         command = get_command(app)
         code = command.main(args, prog_name="odc-stats-gpu", standalone_mode=False, obj=args)
+        if code == _CTRL_C:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else DONE
     except typer.Exit as exc:
         return int(exc.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        _say("interrupted")
-        return INTERRUPTED
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except click_exception as exc:
         _say(f"{exc.format_message()} (see `{_command_path(exc)} --help`)")
         return WRONG_USE
