@@ -53,11 +53,18 @@ def doctor(
     env: Annotated[
         str | None, typer.Option("--env", "-E", help="Datacube environment to try.")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compile no kernel, wait for no network.")
+    ] = False,
 ) -> int:
-    """Look at GPU, memory, CPUs, disk, GDAL, AWS and the datacube; one line each."""
+    """Look at GPUs, CUDA, kernels, memory, CPUs, disk, GDAL, AWS, the datacube; one line each.
+
+    Exit codes: 0 tiles can be made here, on the CPU at least; 1 something that every run needs is
+    missing.
+    """
     from odc_stats_gpu.engine import examine
 
-    findings = examine(env=env)
+    findings = examine(env=env, quick=quick)
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in findings], indent=2))
     else:
@@ -66,4 +73,4 @@ def doctor(
             remedy = f"  -> {f.remedy}" if f.remedy else ""
             typer.echo(f"{f.what:<{width}}  {'ok' if f.ok else 'no'}  {f.found}{remedy}")
     sys.stdout.flush()
-    return 0
+    return int(any(f.needed and not f.ok for f in findings))

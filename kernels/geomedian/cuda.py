@@ -15,10 +15,10 @@ import numpy as np
 from numba import cuda
 
 from odc_stats_gpu.kernels._cuda import LINES
-from odc_stats_gpu.kernels._cuda_launch import launch, memory_of
+from odc_stats_gpu.kernels._cuda_launch import Listed, launch, memory_of
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
-from odc_stats_gpu.kernels.geomedian._cuda_kernel import geomad_kernel
+from odc_stats_gpu.kernels.geomedian._cuda_kernel import geomad_kernel, geomad_types
 from odc_stats_gpu.kernels.geomedian._cuda_plan import Multiprocessors, Plan, plan
 from odc_stats_gpu.kernels.geomedian._face import Geomad, Nodata
 
@@ -80,6 +80,16 @@ def missing_words(values: Sequence[float], kind: str) -> tuple[np.int32, ...]:
         low, high = np.iinfo(kind).min, np.iinfo(kind).max
         words = np.array([v if low <= v <= high and v == int(v) else NEVER for v in values])
     return tuple(words.astype(np.int32))
+
+
+def usual_kernel(bands: int) -> Listed:
+    """Return the kernel that most tiles of so many int16 bands are made with, to be compiled ahead.
+
+    Unlike those of `KERNELS` elsewhere it is compiled with fastmath.
+    """
+    lanes = 4 if bands <= 6 else 8
+    kernel = geomad_kernel(bands, lanes, "int16", on_chip=True)
+    return f"geomad {bands} bands, {lanes} lanes", kernel, geomad_types(bands, "int16")
 
 
 @cache

@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from odc_stats_gpu.engine._doctor import Finding, examine
+    from odc_stats_gpu.engine._doctor import examine
     from odc_stats_gpu.engine._executor import Executor
     from odc_stats_gpu.engine._fetch import local_database, read_url
+    from odc_stats_gpu.engine._finding import Finding
     from odc_stats_gpu.engine._fleet import QueueTerms, work_queue
     from odc_stats_gpu.engine._heartbeat import first_beat, heartbeat
     from odc_stats_gpu.engine._inline import InlineExecutor
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CancelToken": "_job",
     "Executor": "_executor",
-    "Finding": "_doctor",
+    "Finding": "_finding",
     "InlineExecutor": "_inline",
     "Prepared": "_job",
     "ProfiledRun": "_profiler",

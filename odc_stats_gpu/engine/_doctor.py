@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
-import warnings
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+import tempfile
 from pathlib import Path
 
-from odc_stats_gpu.engine._device import missing_kernels, nvml_devices, open_device
+from odc_stats_gpu.engine._doctor_access import credentials, datacube
+from odc_stats_gpu.engine._doctor_gpu import gpu_findings
+from odc_stats_gpu.engine._finding import Finding, lack, look, safely
 from odc_stats_gpu.engine._limits import (
     cgroup_memory,
     cpu_count,
@@ -19,106 +18,70 @@ from odc_stats_gpu.engine._limits import (
     read_limits,
     show_bytes,
 )
-from odc_stats_gpu.errors import ConfigError
 
-_CUDA_EXTRA = "pip install 'odc-stats-gpu[cuda13]' (or cuda12 for older drivers)"
-_ROOM = 5 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    ok: bool
-    found: str
-    remedy: str = ""
+_ROOM, _SCRATCH = 5 << 30, 1 << 30
+_VECTORS = ("avx2", "fma", "avx512f", "neon", "sve")
+"""What the kernels' loops are compiled to, where it is there."""
 
 
-def _look(what: str, found: str) -> Finding:
-    return Finding(what, ok=True, found=found)
+def examine(env: str | None = None, *, quick: bool = False) -> list[Finding]:
+    """Look at everything; nothing is changed, nothing raises.
 
-
-def _lack(what: str, found: str, remedy: str) -> Finding:
-    return Finding(what, ok=False, found=found, remedy=remedy)
-
-
-def examine(env: str | None = None) -> list[Finding]:
-    """Look at everything; nothing is changed, nothing raises."""
+    `env`: datacube environment to try. `quick`: compile no kernel, wait for no network.
+    """
     return [
-        _python(),
-        _gpu(),
-        *(_package(name, extra) for name, extra in (("cupy", _CUDA_EXTRA),
-                                                     ("numba_cuda", _CUDA_EXTRA))),
-        _kernels(),
-        _device(),
-        _numba(),
-        _memory(),
-        _cpus(),
-        _disk(),
-        _gdal(),
-        _credentials(),
-        _datacube(env),
-    ]  # fmt: skip
+        *safely("python", _python),
+        *gpu_findings(quick=quick),
+        *safely("numba", _numba, needed=True),
+        *safely("cpus", _cpus),
+        *safely("memory", _memory, needed=True),
+        *safely("disk", _disk),
+        *safely("scratch", _scratch, needed=True),
+        *safely("kernel cache", _cache),
+        *safely("gdal", _gdal, needed=True),
+        *safely("proj", _proj, needed=True),
+        *safely("aws", lambda: credentials(quick=quick)),
+        *safely("datacube", lambda: datacube(env)),
+    ]
 
 
 def _python() -> Finding:
     major, minor, micro = sys.version_info[:3]
-    return _look("python", f"{major}.{minor}.{micro}")
-
-
-def _gpu() -> Finding:
-    count, problem = nvml_devices()
-    if not count:
-        return _lack("gpu", problem, "tiles are made on the CPU; for CUDA install a driver")
-    import pynvml
-
-    pynvml.nvmlInit()
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        names = []
-        for n in range(count):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(n)
-            memory = show_bytes(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
-            names.append(f"{pynvml.nvmlDeviceGetName(handle)} {memory}")
-        return _look("gpu", f"{', '.join(names)}; driver {driver}")
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _package(module: str, remedy: str) -> Finding:
-    if importlib.util.find_spec(module) is None:
-        return _lack(module, "not installed", remedy)
-    names = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "numba_cuda": ("numba-cuda",)}
-    for name in names[module]:
-        try:
-            return _look(module, f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return _look(module, "installed")
-
-
-def _kernels() -> Finding:
-    missing = missing_kernels()
-    if missing:
-        return _lack(
-            "cuda kernels", f"missing: {', '.join(missing)}", "a later version brings them"
-        )
-    return _look("cuda kernels", "all there")
-
-
-def _device() -> Finding:
-    try:
-        device, why = open_device("auto")
-    except ConfigError as exc:
-        return _lack("device", exc.message, exc.remedy)
-    return _look("device", why.removeprefix("device ") or device.name)
+    return look("python", f"{major}.{minor}.{micro}")
 
 
 def _numba() -> Finding:
+    """Numba itself, and whether what it compiles can run on this CPU."""
+    import llvmlite.binding as llvm
     import numba
 
-    return _look("numba", str(numba.__version__))
+    here = llvm.get_host_cpu_features()
+    target = numba.config.CPU_NAME or llvm.get_host_cpu_name()
+    asked = str(numba.config.CPU_FEATURES or "").split(",")
+    beyond = sorted(f[1:] for f in asked if f.startswith("+") and not here.get(f[1:], False))
+    text = f"{numba.__version__}, compiles for {target}"
+    if beyond:
+        return lack(
+            "numba", f"{text} with {', '.join(beyond[:4])}, which this CPU lacks",
+            "unset NUMBA_CPU_FEATURES and NUMBA_CPU_NAME, or use a newer node", needed=True,
+        )  # fmt: skip
+    return look("numba", text, needed=True)
+
+
+def _cpus() -> Finding:
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    vectors = [name for name in _VECTORS if features.get(name)]
+    text = (
+        f"{cpu_count()} usable of {os.cpu_count()}, {llvm.get_host_cpu_name()}: "
+        f"{', '.join(vectors) or 'no vector instructions that matter'}"
+    )
+    if not {"avx2", "neon"} & set(vectors):
+        return lack(
+            "cpus", text, "tiles take several times as long: use a CPU with AVX2 (2013 or newer)"
+        )
+    return look("cpus", text)
 
 
 def _memory() -> Finding:
@@ -130,19 +93,46 @@ def _memory() -> Finding:
         f"cgroup {show_bytes(group) if group else 'without limit'}"
     )
     if limits.memory < 1 << 30:
-        return _lack("memory", text, "give the container 1 GiB or more")
-    return _look("memory", text)
-
-
-def _cpus() -> Finding:
-    return _look("cpus", f"{cpu_count()} usable of {os.cpu_count()}")
+        return lack("memory", text, "give the container 1 GiB or more", needed=True)
+    return look("memory", text, needed=True)
 
 
 def _disk() -> Finding:
     here = Path.cwd()
     free = shutil.disk_usage(here).free
     text = f"{show_bytes(free)} free in {here}"
-    return _look("disk", text) if free >= _ROOM else _lack("disk", text, "free some space")
+    if not os.access(here, os.W_OK):
+        return lack("disk", f"{text}, not writable", "give --location a folder that is")
+    return look("disk", text) if free >= _ROOM else lack("disk", text, "free some space")
+
+
+def _scratch() -> Finding:
+    """Where unfinished files of tiles for S3, fetched databases and workers' folders lie."""
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError as exc:
+        return lack("scratch", str(exc), "set TMPDIR to a writable folder", needed=True)
+    free = shutil.disk_usage(folder).free
+    text = f"{show_bytes(free)} free in {folder}"
+    if free < _SCRATCH:
+        return lack("scratch", text, "set TMPDIR to a larger disk", needed=True)
+    return look("scratch", text, needed=True)
+
+
+def _cache() -> Finding:
+    """Where Numba keeps compiled kernels: without it every process compiles for a minute."""
+    from odc_stats_gpu import kernels
+
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    places = [Path(given)] if given else [Path(kernels.__file__).parent, Path.home() / ".cache"]
+    for place in places:
+        existing = next(p for p in (place, *place.absolute().parents) if p.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK):
+            return look("kernel cache", f"{place} (NUMBA_CACHE_DIR)" if given else str(place))
+    return lack(
+        "kernel cache", f"{' and '.join(map(str, places))} can't be written",
+        "set NUMBA_CACHE_DIR to a writable folder: kernels are compiled anew in every process",
+    )  # fmt: skip
 
 
 def _gdal() -> Finding:
@@ -151,47 +141,30 @@ def _gdal() -> Finding:
 
     text = f"{rasterio.__gdal_version__} (rasterio {rasterio.__version__})"
     if "tif" not in raster_driver_extensions():
-        return _lack("gdal", f"{text} without GeoTIFF", "install the rasterio wheel")
-    return _look("gdal", text)
+        return lack("gdal", f"{text} without GeoTIFF", "install the rasterio wheel", needed=True)
+    return look("gdal", text, needed=True)
 
 
-def _credentials() -> Finding:
-    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # no 2 s wait outside AWS
-    import boto3
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        found = boto3.Session().get_credentials()
-    except BotoCoreError as exc:
-        return _lack("aws", str(exc), "correct ~/.aws/config")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    at = f", endpoint {endpoint}" if endpoint else ""
-    if found is None:
-        return _lack(
-            "aws", f"no credentials{at}", "needed for s3:// and SQS only: run aws configure"
-        )
-    return _look("aws", f"credentials from {found.method}{at}")
-
-
-def _datacube(env: str | None) -> Finding:
-    if importlib.util.find_spec("datacube") is None:
-        return _lack("datacube", "not installed",
-            "needed to save tasks from an index: pip install 'odc-stats-gpu[datacube]'",
-        )  # fmt: skip
+def _proj() -> Finding:
+    """Both copies of PROJ find their data: pyproj's and that of GDAL."""
     import logging
 
-    logging.getLogger("datacube").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a configuration file that need not be there
-            from datacube import Datacube
+    import pyproj
+    import rasterio
+    from rasterio.crs import CRS
 
-            dc = Datacube(env=env, app="odc-stats-gpu")
-        with dc:
-            count = len(list(dc.index.products.get_all()))
-        return _look("datacube", f"{count} products in {env or 'the default environment'}")
-    except Exception as exc:  # noqa: BLE001 - configuration, driver and database have own families
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-        return _lack("datacube", reason,
-            "needed to save tasks from an index only: set DB_HOSTNAME, ... or use --eo3",
-        )  # fmt: skip
+    text = f"{pyproj.proj_version_str}, data in {pyproj.datadir.get_data_dir()}"
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # it raises, too
+    try:
+        x, y = pyproj.Transformer.from_crs(4326, 3577, always_xy=True).transform(132, -25)
+        known = abs(x) < 1 and -2.71e6 < y < -2.70e6
+        with rasterio.Env():  # GDAL's own words go to the log, not to stderr
+            CRS.from_epsg(3577)
+        problem = "" if known else f"132 E 25 S is {x:.0f} {y:.0f} in EPSG:3577"
+    except Exception as exc:  # noqa: BLE001 - PROJ's errors have several families
+        problem = " ".join(str(exc).split())
+    if problem:
+        given = [f"{n}={os.environ[n]}" for n in ("PROJ_DATA", "PROJ_LIB") if os.environ.get(n)]
+        remedy = f"unset {' and '.join(given)}" if given else "install pyproj and rasterio anew"
+        return lack("proj", f"{text}: {problem}", remedy, needed=True)
+    return look("proj", text, needed=True)

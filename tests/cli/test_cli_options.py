@@ -285,8 +285,8 @@ def test_save_tasks_explains_itself(here, mini, tmp_path, monkeypatch, args, wor
 
 
 def test_doctor_speaks_json(here, monkeypatch):
-    monkeypatch.setattr("odc_stats_gpu.engine._doctor._datacube", lambda _env: _finding())
-    code, out, _ = here("doctor", "--json")
+    monkeypatch.setattr("odc_stats_gpu.engine._doctor.datacube", lambda _env: _finding())
+    code, out, _ = here("doctor", "--json", "--quick")
     assert code == 0
     found = {f["what"]: f for f in json.loads(out)}
     assert {"gpu", "cupy", "memory", "cpus", "disk", "gdal", "aws", "datacube"} <= set(found)
