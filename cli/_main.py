@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from odc_stats_gpu.errors import Cancelled, DataError, OdcStatsError
@@ -120,7 +120,8 @@ def _invoke(args: list[str]) -> int:
 
 def _say(text: str) -> None:
     """One line on stderr, never wrapped."""
-    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    with suppress(OSError):  # a full disk under the log changes no exit code
+        sys.stderr.write(f"error: {' '.join(text.split())}\n")
 
 
 def _command_path(exc: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -93,7 +93,8 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
             executor.close()
     if summary.interrupted:
         log(f"interrupted: {token.reason}; the work is back in the queue", level="error")
-    typer.echo(summary.line)
+    with suppress(OSError):  # as with the log: a full disk under it changes no exit code
+        typer.echo(summary.line)
     return 3 if summary.interrupted else 0
 
 

@@ -113,6 +113,13 @@ def passing(exc: Exception) -> bool:
     return "Throttl" in exc.response["Error"]["Code"] or status == 429 or status >= 500
 
 
+def skewed(exc: Exception) -> bool:
+    """Whether the signature was refused, as while this machine's clock is wrong."""
+    code = str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
+    return code in ("RequestExpired", "RequestTimeTooSkewed", "InvalidSignatureException",
+                    "SignatureDoesNotMatch")  # fmt: skip
+
+
 def is_missing(exc: Exception) -> bool:
     """Whether SQS says that there is no such queue."""
     code = str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -28,8 +28,12 @@ _bound: dict[str, Any] = (
 
 
 def log(event: str, *, level: Level = "info", **fields: Any) -> None:
-    """Say what happened; `fields` are the facts that a machine may look for."""
-    _sink(event, level, _bound | fields)
+    """Say what happened; `fields` are the facts that a machine may look for.
+
+    Never raises: a full disk or a broken pipe under the log costs lines, not tiles.
+    """
+    with suppress(OSError):
+        _sink(event, level, _bound | fields)
 
 
 @contextmanager

@@ -155,11 +155,12 @@ class Fleet:
         assert publish(self.filedb, self.queue, wanted).sent == len(wanted)
 
     def start(
-        self, *options: str, fault: str = "", idle: float = 3, env: Mapping[str, str] | None = None
-    ) -> Worker:
-        """One more worker."""
+        self, *options: str, fault: str = "", idle: float = 3,
+        env: Mapping[str, str] | None = None, log: str = "",
+    ) -> Worker:  # fmt: skip
+        """One more worker; `log` is where its stderr goes instead of a file of its own."""
         number = len(self.workers)
-        log, out = self.folder / f"{number}.log", self.folder / f"{number}.out"
+        lines, out = Path(log or self.folder / f"{number}.log"), self.folder / f"{number}.out"
         environment = {
             **os.environ, "AWS_ENDPOINT_URL": self.proxy.url, "ODC_STATS_FAULT": fault,
             "ODC_STATS_JOB": self.id, "TMPDIR": str(self.scratch), **(env or {}),
@@ -169,11 +170,11 @@ class Fleet:
             "--config", str(self.folder / "c.yaml"), "--location", self.location,
             "--idle-timeout", str(idle), "--log-format", "json", *options,
         ]  # fmt: skip
-        with log.open("w") as err, out.open("w") as text:
+        with lines.open("w") as err, out.open("w") as text:
             process = psutil.Popen(
                 command, env=environment, stdout=text, stderr=err, stdin=subprocess.DEVNULL
             )
-        self.workers.append(Worker(process, log, out))
+        self.workers.append(Worker(process, lines, out))
         return self.workers[-1]
 
     @property

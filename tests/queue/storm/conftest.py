@@ -45,8 +45,9 @@ def fleet(aws, db, tmp_path):
     made = []
     with FaultProxy(aws) as proxy:
 
-        def make(*, s3=False, filedb=db, **options):
-            where = f"s3://b{uuid.uuid4().hex[:10]}/p" if s3 else f"{tmp_path}/out{len(made)}"
+        def make(*, s3=False, where="", filedb=db, **options):
+            if not where:
+                where = f"s3://b{uuid.uuid4().hex[:10]}/p" if s3 else f"{tmp_path}/out{len(made)}"
             folder = tmp_path / f"fleet{len(made)}"
             made.append(Fleet(proxy, folder, str(filedb), where, **options))
             return made[-1]
