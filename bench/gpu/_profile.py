@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.gpu._bench import Bench
 from bench.gpu._tile import MissingError, environment, missing, prepare, run_command
+from odc_stats_gpu.engine import profiled
 
 
 def capture(bench: Bench, out: Path, deadline: float) -> dict[str, Any]:
@@ -32,12 +33,10 @@ def capture(bench: Bench, out: Path, deadline: float) -> dict[str, Any]:
     report = out / "tiles.nsys-rep"
     try:
         work = prepare(Bench(simulate=False, quick=True), folder)
-        command = [
-            nsys, "profile", "--trace=cuda,nvtx,osrt", "--force-overwrite=true",
-            "-o", str(report.with_suffix("")), *run_command(folder, work["tiles"], "cuda"),
-        ]  # fmt: skip
+        run = profiled("nsys", run_command(folder, work["tiles"], "cuda"), str(report))
         done = subprocess.run(
-            command, cwd=folder, env=environment(bench, "cuda"), check=False, text=True,
+            run.command, cwd=folder, env=environment(bench, "cuda") | run.environment,
+            check=False, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             timeout=max(30.0, deadline - time.monotonic()),
         )  # fmt: skip

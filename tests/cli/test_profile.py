@@ -205,3 +205,43 @@ def test_a_signal_ends_everything(command, mini, tools, tmp_path, number):
     _, alive = psutil.wait_procs(below, timeout=30)
     assert not alive
     assert [p for p in out.rglob("*") if p.is_file()] == []
+
+
+def test_the_page_shows_these_command_lines_and_knows_every_range_and_fact():
+    from odc_stats_gpu.telemetry._metric_set import STAGES
+
+    page = (Path(__file__).parents[2] / "docs/profiling.md").read_text()
+    for tool in ("nsys", "ncu"):
+        run = profiled(tool, ["python"], "tile" if tool == "nsys" else "")
+        for word in run.command:
+            assert word in page, word
+        for name in run.environment:
+            assert f"{name}=1 " in page
+    for stage in STAGES:
+        assert f"`{stage}`" in page, stage
+    for fact in ("busy_mean", "busy_max", "memory_peak_mib", "watts_mean", "joules", "sm_mhz_mean"):
+        assert f"`{fact}`" in page
+        assert f'"{fact}"' in page
+
+
+@pytest.mark.parametrize(
+    ("env", "lines"),
+    [({}, False), ({"ODC_STATS_LINEINFO": "1"}, True),
+     ({"ODC_STATS_LINEINFO": "1", "NUMBA_ENABLE_CUDASIM": "1"}, False)],
+    ids=["without", "with", "simulator"],
+)  # fmt: skip
+def test_kernels_have_line_numbers_when_asked(env, lines):
+    import subprocess
+
+    code = (
+        "from odc_stats_gpu.kernels.counts import cuda\n"
+        "from odc_stats_gpu.kernels.geomedian.cuda import _compiled\n"
+        "from odc_stats_gpu.kernels._cuda_launch import kernel\n"
+        "found = [kernel(cuda.KERNELS[0][1]), _compiled(3, 1, 'int16', True)]\n"
+        "print({bool(getattr(k, 'targetoptions', {}).get('lineinfo')) for k in found})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert run.stdout.strip() == f"{{{lines}}}"
