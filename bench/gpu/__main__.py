@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from bench.gpu._bench import Bench
-from bench.gpu._machine import REPOSITORY, commit, cuda_problem
-from bench.gpu._parts import KERNEL_PARTS, PARTS, answer_part, run_part
+from bench.gpu._machine import REPOSITORY, commit, cuda_problem, find_toolkit
+from bench.gpu._parts import KERNEL_PARTS, PARTS, TEST_PARTS, answer_part, run_part
 from bench.gpu._record import SCHEMA, name_of, write
 from bench.gpu._wheels import WheelError, unpacked
 
@@ -28,12 +30,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench.gpu", description=__doc__, formatter_class=as_it_is)
     add = parser.add_argument
     add("--tests", action="store_true", help="run the tests marked gpu, too")
-    add("--tests-only", action="store_true", help="run nothing else")
     add("--kernels-only", action="store_true", help="no whole tiles: needs NumPy, Numba, CuPy only")
     add("--simulate", action="store_true", help="tiny, in Numba's simulator: no claim of speed")
     add("--quick", action="store_true", help="smaller stacks, fewer repeats")
-    add("--budget", type=float, default=570, metavar="SECONDS",
-        help="for the benchmarks; the tests have as many; default 570")  # fmt: skip
+    add("--budget", type=float, default=540, metavar="SECONDS",
+        help="for everything together; default 540")  # fmt: skip
+    add("--only", nargs="+", choices=[p.name for p in PARTS], help="these parts and nothing else")
     add("--out", type=Path, help="folder of the record; default $OUT, else docs/gpu "
         "(build/gpu when simulated)")  # fmt: skip
     add("--wheels", type=Path, help="folder of carried wheels, used without installing anything")
@@ -58,6 +60,7 @@ def main() -> int:
         except WheelError as exc:
             print(f"--wheels {options.wheels}: {exc}", file=sys.stderr)
             return 2
+    find_toolkit()
     if not bench.simulate and (problem := cuda_problem()):
         print(f"no GPU run: {problem}", file=sys.stderr)
         return NO_GPU
@@ -68,13 +71,16 @@ def main() -> int:
 
 
 def _wanted(options: argparse.Namespace) -> list[str]:
-    if options.tests_only:
-        return ["machine", "tests"]
-    names = KERNEL_PARTS if options.kernels_only else [p.name for p in PARTS if p.name != "tests"]
-    return [p.name for p in PARTS if p.name in names or (p.name == "tests" and options.tests)]
+    """Names of parts in their order."""
+    if options.only:
+        return [p.name for p in PARTS if p.name in {"machine", *options.only}]
+    names = [p.name for p in PARTS if not options.kernels_only or p.name in KERNEL_PARTS]
+    tests = TEST_PARTS if options.tests else ()
+    return [p.name for p in PARTS if p.name in (tests if p.name in TEST_PARTS else names)]
 
 
 def _run(bench: Bench, wanted: list[str], out: Path, budget: float) -> int:
+    until = time.monotonic() + budget
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "made": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -83,21 +89,33 @@ def _run(bench: Bench, wanted: list[str], out: Path, budget: float) -> int:
         "quick": bench.quick,
         "parts": {},
     }
-    name, paths, left = "", (), budget
-    for part in PARTS:
-        if part.name not in wanted:
-            continue
+    parts = [part for part in PARTS if part.name in wanted]
+    for part in parts:
+        record["parts"][part.name] = {"title": part.title, "status": "not begun", "seconds": 0}
+    paths: list[Path] = []
+
+    def note(name: str, title: str, found: dict[str, Any]) -> None:
+        """Write the record as it is: whatever happens next, this is kept."""
+        record["parts"][name] = {"title": title, **found}
+        stale = paths[:]
+        paths[:] = write(record, out, name_of(record))
+        for path in set(stale) - set(paths):  # the device's name is known by now
+            path.unlink(missing_ok=True)
+
+    for part in parts:
         print(f"{part.title} ...", flush=True)
-        earlier = out / f"{name}.json"
-        found = run_part(part, bench, earlier, out, budget if part.name == "tests" else left)
-        left -= 0 if part.name == "tests" else found["seconds"]
-        record["parts"][part.name] = {"title": part.title, **found}
-        name = name or name_of(record)
-        paths = write(record, out, name)  # after each part: whatever happens next, this is kept
+        note(part.name, part.title, {"status": "unfinished", "seconds": 0})
+        earlier = next(p for p in paths if p.suffix == ".json")
+        left = until - time.monotonic()
+        found = run_part(
+            part, bench, earlier, out, left, lambda f, p=part: note(p.name, p.title, f)
+        )
+        note(part.name, part.title, found)
         print(
             f"  {found['status']} after {found['seconds']} s {found.get('error', '')}", flush=True
         )
     failed = [p["title"] for p in record["parts"].values() if p["status"] == "failed"]
+    print(next(p for p in paths if p.suffix == ".md").read_text())
     for path in paths:
         print(f"record: {path}")
     if failed:
@@ -117,4 +135,5 @@ def _with_wheels(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part's processes, too
     raise SystemExit(main())

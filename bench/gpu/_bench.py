@@ -48,6 +48,13 @@ class Bench:
 
         return cupy.tile(cupy.asarray(array), (times, 1))
 
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        if not self.simulate:
+            import cupy
+
+            cupy.cuda.runtime.deviceSynchronize()
+
     def seconds(self, call: Callable[[], Any]) -> dict[str, float] | None:
         """Median and spread of device seconds of a call, after a warm-up; None when simulated."""
         if self.simulate:

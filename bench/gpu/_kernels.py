@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from bench.gpu._bench import Bench
 from bench.gpu._cases import cases
 
 
-def kernels_table(bench: Bench, rates: dict[str, Any], deadline: float) -> dict[str, Any]:
-    """One entry per case; a case that fails is recorded with its error and the others go on.
+def kernels_table(bench: Bench, rates: dict[str, Any], deadline: float) -> Iterator[dict[str, Any]]:
+    """One entry per case, yielded with those before it.
+
+    A case that fails is recorded with its error and the others go on.
 
     Args:
         bench: the device.
         rates: result of `ceilings`, or nothing if that failed.
         deadline: monotonic seconds after which no further case is begun.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for make in cases(bench):
         if time.monotonic() > deadline:
             found.append({"name": "the remaining cases", "error": "no time was left for them"})
+            yield {"cases": found}
             break
         entry: dict[str, Any] = {}
         try:
+            start = time.perf_counter()
             case = make()
             entry |= {"name": case.name, "pixels": case.pixels, "bytes": case.moved}
             entry["note"] = case.note
-            case.check(case.run())
+            got = case.run()
+            bench.wait()
+            entry["first_seconds"] = round(time.perf_counter() - start, 2)
+            case.check(got)
             entry["agrees_with_cpu"] = True
             times = bench.seconds(case.run)
             if times is not None:
@@ -39,9 +47,9 @@ def kernels_table(bench: Bench, rates: dict[str, Any], deadline: float) -> dict[
             entry["error"] = f"{type(exc).__name__}: {' '.join(text.split())[:400]}"
             entry.setdefault("name", "a case that could not be prepared")
         found.append(entry)
-        case = None
+        case = got = None
         _free(bench)
-    return {"cases": found}
+        yield {"cases": found}
 
 
 def _shares(case: Any, seconds: float, rates: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +22,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def machine(*, simulate: bool) -> dict[str, Any]:
-    """Processor, memory, versions, and the device unless it is simulated."""
+def machine(*, simulate: bool) -> Iterator[dict[str, Any]]:
+    """Processor, memory, versions; the device; and whether a kernel of ours runs on it.
+
+    Raises whatever compiling and running that kernel raises.
+    """
     versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -34,7 +40,13 @@ def machine(*, simulate: bool) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "versions": versions,
     }
-    return found if simulate else found | _cuda() | _driver()
+    yield found
+    if not simulate:
+        found |= _driver() | _cuda()
+        yield found
+        found |= _compilers()
+        yield found
+        yield found | _first_kernel()
 
 
 def commit() -> str | None:
@@ -104,6 +116,48 @@ def _driver() -> dict[str, Any]:
             value = ask()
             found[name] = value.decode() if isinstance(value, bytes) else value
     return found
+
+
+def _compilers() -> dict[str, Any]:
+    """Where numba-cuda finds what it compiles with, as far as it tells."""
+    found: dict[str, Any] = {"CUDA_HOME": os.environ.get("CUDA_HOME")}
+    try:
+        from numba.cuda.cuda_paths import get_cuda_paths
+
+        for name in ("nvvm", "libdevice"):
+            found[name] = str(get_cuda_paths()[name].info)
+    except Exception as exc:  # noqa: BLE001 - another release keeps them elsewhere
+        found["compilers"] = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+    return found
+
+
+def _first_kernel() -> dict[str, Any]:
+    """Compile and run a small kernel as all others are: through CuPy, NVVM, the linker, Numba."""
+    import cupy
+    import numpy as np
+
+    from odc_stats_gpu import kernels
+
+    start = time.perf_counter()
+    host = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
+    got = cupy.asnumpy(kernels.count_true(cupy.asarray(host)))
+    np.testing.assert_array_equal(got, kernels.count_true(host))
+    return {"first_kernel_seconds": round(time.perf_counter() - start, 2)}
+
+
+def find_toolkit() -> None:
+    """Name a CUDA toolkit that lies beside `nvcc` to the libraries that look for one.
+
+    numba-cuda finds NVVM in a wheel or by CUDA_HOME; with NVRTC in a wheel, as users of CuPy have
+    it, and NVVM in a toolkit, it finds nothing. Wheels still come first.
+    """
+    if os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    nvcc = shutil.which("nvcc")
+    for root in ([Path(nvcc).resolve().parents[1]] if nvcc else []) + [Path("/usr/local/cuda")]:
+        if (root / "nvvm").is_dir():
+            os.environ["CUDA_HOME"] = str(root)
+            return
 
 
 def cuda_problem() -> str:

@@ -58,7 +58,7 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
         yield f"| {part['title']} | {part['status']}{error} | {part['seconds']} |"
     sections = {
         "machine": _machine, "tests": _tests, "ceilings": _ceilings, "kernels": _kernels,
-        "cpu": _cpu, "tiles": _tiles, "profile": _profile,
+        "cpu": _cpu, "tiles": _tiles, "sanitizer": _tests, "profile": _profile,
     }  # fmt: skip
     for name, lines in sections.items():
         if result := parts.get(name, {}).get("result"):
@@ -92,6 +92,9 @@ def _tests(found: dict[str, Any]) -> Iterator[str]:
         )
     for name, why in found["left_out"].items():
         yield f"| {name} | | | | | left out: {why} |"
+    for f in found["files"]:
+        for number, text in enumerate(f.get("failures", ())):
+            yield f"{'' if number else chr(10)}- {_cell(text)}"
 
 
 def _ceilings(found: dict[str, Any]) -> Iterator[str]:
@@ -106,13 +109,16 @@ def _ceilings(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _kernels(found: dict[str, Any]) -> Iterator[str]:
-    yield "Shares are floor over time: bytes at the copy's rate, instructions at the FMA's."
+    yield (
+        "Shares are floor over time: bytes at the copy's rate, instructions at the FMA's. "
+        "The first call makes the data and compiles."
+    )
     yield ""
     yield (
         "| kernel | ms | Mpixel/s | ns/pixel | bytes moved | GB/s | of the bandwidth floor "
-        "| of the instruction floor | CPU agrees | note |"
+        "| of the instruction floor | CPU agrees | first call, s | note |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for c in found["cases"]:
         cells = [
             _number(c.get("seconds", {}).get("median"), 1e3, ".3f"),
@@ -123,6 +129,7 @@ def _kernels(found: dict[str, Any]) -> Iterator[str]:
             _number(c.get("share_of_bandwidth_floor"), 100, ".0f", " %"),
             _number(c.get("share_of_instruction_floor"), 100, ".0f", " %"),
             "yes" if c.get("agrees_with_cpu") else "no",
+            _number(c.get("first_seconds"), 1, ".1f"),
             _cell(c.get("error") or c.get("note", "")),
         ]
         yield f"| {c['name']} | {' | '.join(cells)} |"
@@ -160,7 +167,7 @@ def _tiles(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "| band | largest difference to the CPU | share of pixels beyond the contract |"
     yield "|---|---|---|"
-    for band, entry in found["agreement"].items():
+    for band, entry in found.get("agreement", {}).items():
         yield f"| {band} | {entry['largest_difference']:.4g} | {entry['share_beyond']:.2g} |"
 
 

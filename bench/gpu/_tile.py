@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def missing() -> list[str]:
     return found
 
 
-def tiles(bench: Bench, _: dict[str, Any], deadline: float) -> dict[str, Any]:
-    """Seconds, stages and the device's busy share; both devices' files compared.
+def tiles(bench: Bench, deadline: float) -> Iterator[dict[str, Any]]:
+    """Seconds, stages and the device's busy share, the device first; both devices' files compared.
 
     Raises:
         MissingError: packages are missing.
@@ -65,10 +66,11 @@ def tiles(bench: Bench, _: dict[str, Any], deadline: float) -> dict[str, Any]:
     try:
         work = prepare(bench, folder)
         found: dict[str, Any] = {"archive": work["archive"]}
-        for device in ("cpu", "cuda"):
+        for device in ("cuda", "cpu"):
             found[device] = _run(bench, folder, work["tiles"], device, deadline)
+            yield found
         found["agreement"] = _compare(folder / "cpu", folder / "cuda")
-        return found
+        yield found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -41,8 +42,8 @@ def unpacked(folder: Path) -> Path:
         return place
     part = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=place.parent))
     try:
-        for wheel in wheels:
-            _unpack(wheel, part)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda wheel: _unpack(wheel, part), wheels))
         try:
             part.rename(place)
         except OSError:  # somebody else was first

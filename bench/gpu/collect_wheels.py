@@ -3,9 +3,11 @@
     python -m bench.gpu.collect_wheels [--out gpu-wheels] [--kernels] [--skip NAME ...] [--small]
 
 For Python 3.12 on x86-64 Linux, versions and hashes as in requirements.lock. Left at home is what
-such a machine has: CuPy, numba-cuda, Numba and CUDA; and boto3, which no tile on a disk needs.
-`--kernels`: NumPy and the test tools only. `--small`: packed again with LZMA (minutes), without the
-codecs of imagecodecs that nothing here calls; pip and `make gpu WHEELS=` read them as they are.
+such a machine has: CuPy, Numba and CUDA; and boto3, which no tile on a disk needs. numba-cuda
+comes along because another version than the locked one would compile other code.
+`--kernels`: NumPy, numba-cuda and the test tools only. `--small`: packed again with LZMA, without
+debug information, tests, and the codecs of imagecodecs that nothing here calls (a minute); pip
+and `make gpu WHEELS=` read them as they are.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -22,16 +26,23 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "3.12"
-TOOLS = ("urllib3", "pytest", "pytest-timeout", "hypothesis", "nvidia-ml-py")
+TOOLS = ("urllib3", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "nvidia-ml-py")
 AT_HOME = {"numba", "boto3"}
 """Dependencies of the package that aren't carried."""
-THERE = {"numba", "llvmlite", "numba-cuda", "cupy-cuda13x", "fastrlock"}
+THERE = {"numba", "llvmlite", "cupy-cuda13x", "fastrlock"}
+ALONE = "numba-cuda"
+"""Carried without what it needs: CUDA's own packages are those of the machine."""
 PEER = re.compile(r"^geomad==", re.MULTILINE)
 GLIBC = (39, 38, 36, 35, 34, 31, 28, 27, 24, 17, 12, 5)
 """manylinux_2_N: pip takes exactly those that it is told"""
 CODECS = {"_shared", "_shared_cython", "_imcd", "_deflate", "_zstd", "_jpeg8", "_png", "_zlib"}
 LIBRARIES = ("libdeflate", "libzstd", "libjpeg", "libpng", "libz")
 """What odc_stats_gpu calls of imagecodecs, and the libraries behind it."""
+LOAD = 1
+"""PT_LOAD of an ELF file"""
+TESTED = {"numpy", "pandas", "xarray", "shapely", "numba_cuda"}
+TESTS = re.compile(r"(^|/)tests/(.*/)?(test_\w+\.py|data/.*|cudapy/.*|cudadrv/.*|nocuda/.*)$")
+"""Tests of other projects; what their `testing` modules import of them stays."""
 
 
 def main() -> int:
@@ -50,6 +61,8 @@ def main() -> int:
     options.out.mkdir(parents=True)
     wanted = "\n".join(entry for name, entry in lock.items() if name not in skipped)
     _download(wanted, options.out)
+    if ALONE not in skipped:
+        _download(_locked(ALONE), options.out)
     if not options.kernels:
         peer = (REPOSITORY / "bench" / "requirements.txt").read_text().splitlines()
         _download("\n".join(line for line in peer if PEER.match(line)), options.out, hashes=False)
@@ -81,6 +94,13 @@ def _resolve(kernels_only: bool) -> dict[str, str]:
     return {_name(entry): entry for entry in entries}
 
 
+def _locked(name: str) -> str:
+    """A package's entry in the lock, hashes included."""
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    (entry,) = re.findall(rf"^{name}(?:\[\w+\])?==.*(?:\n    --hash=.*)+", lock, re.MULTILINE)
+    return re.sub(r"\[\w+\]| ;[^\\]*", "", entry).removesuffix(" \\")
+
+
 def _uv() -> list[str]:
     beside = Path(sys.executable).with_name("uv")
     return [str(beside)] if beside.exists() else ["uv"]
@@ -110,18 +130,41 @@ def _pack_again(wheel: Path) -> None:
             if not item.is_dir() and not _idle(item.filename):
                 copy = zipfile.ZipInfo(item.filename, item.date_time)
                 copy.external_attr, copy.compress_type = item.external_attr, zipfile.ZIP_LZMA
-                new.writestr(copy, old.read(item))
+                new.writestr(copy, _stripped(item.filename, old.read(item)))
     part.replace(wheel)
 
 
+def _stripped(name: str, content: bytes) -> bytes:
+    """A library without its debug information, where binutils are installed."""
+    if not re.search(r"\.so(\.|$)", name) or shutil.which("strip") is None:
+        return content
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        done = subprocess.run(["strip", "--strip-debug", file.name], check=False)
+        slim = Path(file.name).read_bytes()
+    return slim if done.returncode == 0 and _loadable(slim) else content
+
+
+def _loadable(elf: bytes) -> bool:
+    """Whether segments still lie where the loader wants them: strip spoils what patchelf made."""
+    (start,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    for k in range(count):
+        kind, _, offset, address, *_, align = struct.unpack_from("<IIQQQQQQ", elf, start + k * size)
+        if kind == LOAD and (address - offset) % max(1, align):
+            return False
+    return True
+
+
 def _idle(name: str) -> bool:
-    """Whether a file is a codec of imagecodecs, or a library of one, that we never call."""
+    """Whether a file is a test, or a codec of imagecodecs or its library, that we never call."""
     folder, _, file = name.partition("/")
     if folder == "imagecodecs" and ".so" in file:
         return file.partition(".")[0] not in CODECS
     if folder == "imagecodecs.libs":
         return not file.startswith(LIBRARIES)
-    return False
+    return folder in TESTED and bool(TESTS.search(file))
 
 
 def _report(out: Path) -> None:
