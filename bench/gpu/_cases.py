@@ -68,7 +68,9 @@ def cases(bench: Bench) -> Iterator[Callable[[], Case]]:
 
 
 def _geomad(bench: Bench, bands: int, dates: int) -> Case:
-    part = surface(bands, bench.pick(dates, dates, 7), bench.pick((16, 1024), (16, 1024), (1, 3)))
+    rows = 16 if dates < 500 else 4
+    size = bench.pick((rows, 1024), (rows, 1024), (1, 3))
+    part = surface(bands, bench.pick(dates, dates, 7), size)
     dates = part.shape[1]
     whole = 2 << 30 if not bench.quick else 256 << 20
     times = 1 if bench.simulate else max(1, whole // part.nbytes)
@@ -199,7 +201,7 @@ def _morphology(bench: Bench) -> Case:
 
 
 def _mask_where(bench: Bench) -> Case:
-    size = bench.pick(8192, 4096, 20)
+    size = bench.pick(4096, 2048, 20)
     rng = np.random.default_rng(4)
     host = rng.integers(0, 9000, (6, size, size), np.int16)
     bad = rng.random((size, size), np.float32) < 0.4
@@ -214,7 +216,7 @@ def _mask_where(bench: Bench) -> Case:
 
 
 def _fuse(bench: Bench) -> Case:
-    size = bench.pick(4096, 2048, 20)
+    size = bench.pick(2048, 1024, 20)
     rng = np.random.default_rng(5)
     host = rng.integers(0, 9000, (6, 3, size, size), np.int16)
     host[rng.random(host.shape, np.float32) < 0.5] = NODATA

@@ -138,6 +138,13 @@ def _first_kernel() -> dict[str, Any]:
 
     from odc_stats_gpu import kernels
 
+    try:
+        from numba import cuda
+    except Exception as exc:  # NumPy 2.5 makes it an AttributeError
+        needed = "it needs numba-cuda>=0.28,<0.31 and numpy<2.5"
+        raise RuntimeError(f"numba.cuda doesn't import ({exc}): {needed}") from exc
+    if not hasattr(cuda, "external_stream"):
+        raise RuntimeError("Numba's CUDA is too old: it needs numba-cuda>=0.28,<0.31")
     start = time.perf_counter()
     host = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
     got = cupy.asnumpy(kernels.count_true(cupy.asarray(host)))
@@ -173,10 +180,4 @@ def cuda_problem() -> str:
         return f"no CUDA device ({said}): run it where nvidia-smi shows one, or say SIMULATE=1"
     if not count:
         return "no CUDA device is visible: look at CUDA_VISIBLE_DEVICES, or say SIMULATE=1"
-    try:
-        from numba import cuda
-    except Exception as exc:  # noqa: BLE001 - NumPy 2.5 makes it an AttributeError
-        return f"numba.cuda doesn't import ({exc}): it needs numba-cuda>=0.28,<0.31, numpy<2.5"
-    if not hasattr(cuda, "external_stream"):
-        return "Numba's CUDA is too old: pip install 'numba-cuda[cu13]>=0.28,<0.31'"
     return ""

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.gpu._bench import Bench
 from bench.gpu._children import end
+from bench.gpu._children import start as begin
 from bench.gpu._machine import REPOSITORY, machine
 
 Found = dict[str, Any]
@@ -116,9 +117,7 @@ def run_part(
         ]  # fmt: skip
         env = os.environ | ({"NUMBA_ENABLE_CUDASIM": "1"} if bench.simulate else {})
         with said.open("wb") as log:  # a pipe would be held open by whoever outlives the child
-            child = subprocess.Popen(
-                command, cwd=REPOSITORY, env=env, start_new_session=True, stdout=log, stderr=log
-            )
+            child = begin(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
         try:
             problem = _wait(child, answer, start, limit + GRACE, note)
         finally:
@@ -197,6 +196,8 @@ def _problem(name: str, result: Found) -> str:
     """What in a result means that the part failed although it came to its end."""
     if name in TEST_PARTS and (failed := result["totals"]["failed"]):
         return f"{failed} tests failed; their output is in {name}.log beside the record"
+    if name == "tests" and not result["totals"]["passed"]:
+        return "no test ran: the table says why"
     if name == "kernels" and (wrong := [c["name"] for c in result["cases"] if "error" in c]):
         return f"{len(wrong)} cases failed: {'; '.join(wrong)}"
     if name == "tiles":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu._bench import Bench
-from bench.gpu._children import end
+from bench.gpu._children import end, start
 from bench.gpu._machine import REPOSITORY
 from bench.gpu._tile import MissingError
 
@@ -109,22 +109,22 @@ def _missing(path: Path) -> Iterator[str]:
 def _run(bench: Bench, path: Path, log: Path, deadline: float) -> dict[str, Any]:
     name = str(path.relative_to(REPOSITORY))
     found: dict[str, Any] = {"file": name, "passed": 0, "failed": 0, "skipped": 0}
-    start = time.monotonic()
-    if deadline - start < 5:
+    begin = time.monotonic()
+    if deadline - begin < 5:
         return found | {"failed": 1, "error": "no time was left for it"}
     with tempfile.TemporaryFile("w+", errors="replace") as out:
-        child = subprocess.Popen(
+        child = start(
             [sys.executable, "-m", "pytest", *_options(path), name], cwd=REPOSITORY,
-            env=_environment(bench), stdout=out, stderr=out, start_new_session=True,
+            env=_environment(bench), stdout=out, stderr=out,
         )  # fmt: skip
         try:
-            code = child.wait(deadline - start)
+            code = child.wait(deadline - begin)
         except subprocess.TimeoutExpired:
-            code, found["error"] = -1, f"stopped after {deadline - start:.0f} s"
+            code, found["error"] = -1, f"stopped after {deadline - begin:.0f} s"
         end(child)
         out.seek(0)
         said = out.read()
-    found["seconds"] = round(time.monotonic() - start, 1)
+    found["seconds"] = round(time.monotonic() - begin, 1)
     found |= _counts(said)
     found["skips"] = sorted(set(REASON.findall(said)))
     if code not in {0, 5}:  # 5: nothing of the file is for a device

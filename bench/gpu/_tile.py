@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu._bench import Bench
+from bench.gpu._children import end, start
 from bench.gpu._machine import REPOSITORY
 from bench.gpu._nvml import GpuWatch
 
@@ -119,16 +120,21 @@ def _run(
 ) -> dict[str, Any]:
     log = folder / f"{device}.log"
     limit = max(30.0, deadline - time.monotonic())
-    start = time.monotonic()
+    begin = time.monotonic()
     with GpuWatch() as watch, log.open("wb") as out:
-        done = subprocess.run(
+        child = start(
             run_command(folder, names, device), cwd=folder, env=environment(bench, device),
-            stdout=out, stderr=subprocess.STDOUT, check=False, timeout=limit,
+            stdout=out, stderr=out,
         )  # fmt: skip
-    wall = time.monotonic() - start
-    text = log.read_text()
-    if done.returncode:
-        raise RuntimeError(f"run --device {device} ended with {done.returncode}: {text[-1500:]}")
+        try:
+            code = str(child.wait(limit))
+        except subprocess.TimeoutExpired:
+            code = f"{limit:.0f} s, its limit"
+        end(child)
+    wall = time.monotonic() - begin
+    text = log.read_text(errors="replace")
+    if code != "0":
+        raise RuntimeError(f"run --device {device} ended with {code}: {text[-1500:]}")
     made = [json.loads(line) for line in text.splitlines() if '"task done"' in line]
     stages: dict[str, float] = {}
     for tile in made[1:] or made:
@@ -139,7 +145,7 @@ def _run(
         return found | {"stages": sorted(stages)}
     first = made[0]["seconds"]
     others = [tile["seconds"] for tile in made[1:]]
-    steady = time.monotonic() - sum(others) if others else start
+    steady = time.monotonic() - sum(others) if others else begin
     return found | {
         "wall_seconds": wall,
         "first_tile_seconds": first,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from board import device_count
 
 from odc_stats_gpu import kernels
 from odc_stats_gpu.kernels import _dispatch, reference
@@ -85,20 +86,7 @@ GPU = Implementation("gpu", kernels, to_gpu, from_gpu)
 IMPLEMENTATIONS = (REFERENCE, CPU, *((CUDA,) if CUDA_HERE else ()))
 
 
-def gpu_here() -> bool:
-    """NVML is asked first: it is there in milliseconds."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        import cupy
-
-        return pynvml.nvmlDeviceGetCount() > 0 and cupy.cuda.runtime.getDeviceCount() > 0
-    except Exception:  # noqa: BLE001 - no driver, no device, no CuPy
-        return False
-
-
-ON_GPU = (pytest.param(GPU, marks=pytest.mark.gpu),) if gpu_here() else ()
+ON_GPU = (pytest.param(GPU, marks=pytest.mark.gpu),) if device_count()[0] else ()
 
 
 @pytest.fixture(params=[*IMPLEMENTATIONS, *ON_GPU], ids=lambda implementation: implementation.name)
