@@ -1,5 +1,5 @@
-"""What one hour on a GPU machine settles: tests there, kernels against its ceilings, whole tiles.
+"""What an hour on a GPU machine settles: tests there, kernels against its ceilings, whole tiles.
 
-`python -m bench.gpu --help`; docs/gpu-hour.md says what to do with it. Nothing here is
-imported by the package. Each part runs in a process of its own, so that a crash or a hang costs that part only.
+`python -m bench.gpu --help`; docs/gpu-hour.md says what to do with it. Nothing here is imported
+by the package. Each part is a process of its own: a crash or a hang costs that part only.
 """
