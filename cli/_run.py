@@ -75,6 +75,13 @@ def run(
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda. Default auto: CUDA where there is one.")
     ] = None,
+    device_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="16Gi: bound on what blocks may take of a GPU; default what is free. "
+            "With --dry-run the GPU may be elsewhere."
+        ),
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -167,7 +174,8 @@ def run(
         {
             "plugin": plugin, "output_location": location, "threads": threads,
             "memory_limit": memory_limit, "resolution": resolution, "block_size": block_size,
-            "overwrite": overwrite, "device": device, "cluster": cluster, "scheduler": scheduler,
+            "overwrite": overwrite, "device": device, "device_memory": device_memory,
+            "cluster": cluster, "scheduler": scheduler,
             "max_processing_time": max_processing_time, "dataset_filters": dataset_filters,
             "s3_acl": s3_acl, "apply_eodatasets3": apply_eodatasets3,
             "heartbeat_filepath": heartbeat_filepath, "workers": workers, "rmm_pool": rmm_pool,

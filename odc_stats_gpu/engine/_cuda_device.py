@@ -3,22 +3,24 @@
 A block in flight is a stream: whoever works for it - readers, the reducer, the one who fetches the
 results - does so with `active()`, which makes that stream the current one of its thread. Within a
 block, order is that in which threads start their work; between blocks there is none, so that the
-next block goes up while this one computes. CuPy's pools give memory that a stream has freed to the
-same stream again, never to another one that might overtake.
+next block goes up while this one computes. CuPy's pool and RMM's give memory back to the stream on
+which it was allocated, never to another one that might overtake. Read against CuPy 14; compiled and
+simulated, not yet run on hardware.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from odc_stats_gpu.engine._cuda_pool import unused_pool_bytes
+from odc_stats_gpu.engine._limits import DeviceMemory
 from odc_stats_gpu.telemetry import fault_point, stage
 
 if TYPE_CHECKING:
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
 LANES = 2
 """Streams: of three blocks in flight, the first is done computing when the third begins to."""
 STAGING = 256 << 20
-"""Bytes of pinned memory on their way up, at most (one array may be larger)."""
+"""Bytes of pinned memory on their way up, at most."""
+CUDA_CONTEXT = 512 << 20
+"""Bytes of device memory besides arrays: the context, code of kernels, what launches need."""
+_CHUNK = 8 << 20
 _NO_MEMORY = ("OutOfMemoryError", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+_REFUSED = ("bad_alloc", "out_of_memory", "device_memory")
+"""In a MemoryError without a name of its own: RMM's, and that of the fault point."""
 
 
 class CudaDevice:
@@ -43,19 +50,21 @@ class CudaDevice:
         self.name = name
         self._cupy, self._number = cupy, number
         self._stream: Any = None
-        self._staging = Staging(cupy, STAGING)
+        self._staging = Staging(cupy)
         self._lanes: dict[int, CudaDevice] = {}
+        self._making = threading.Lock()
 
     def lane(self, number: int) -> CudaDevice:
         """The device as the block of that number sees it; streams take turns."""
         place = number % LANES
-        if place not in self._lanes:
-            lane = CudaDevice(self.name, self._cupy, self._number)
-            with self._cupy.cuda.Device(self._number):
-                lane._stream = self._cupy.cuda.Stream(non_blocking=True)
-            lane._staging = self._staging
-            self._lanes[place] = lane
-        return self._lanes[place]
+        with self._making:
+            if place not in self._lanes:
+                lane = CudaDevice(self.name, self._cupy, self._number)
+                with self._cupy.cuda.Device(self._number):
+                    lane._stream = self._cupy.cuda.Stream(non_blocking=True)
+                lane._staging = self._staging
+                self._lanes[place] = lane
+            return self._lanes[place]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -88,31 +97,42 @@ class CudaDevice:
                 if not hasattr(band.data, "__cuda_array_interface__"):
                     return band
                 packed = self._cupy.ascontiguousarray(band.data)
-                copies.append(
-                    packed
-                )  # its memory must not be anyone else's before the copy is done
                 host = pinned(self._cupy, packed.shape, packed.dtype)
+                copies.append((packed, host))  # both must be nobody else's before the copy is done
                 packed.get(out=host, blocking=False)
                 return band.copy(data=host)
 
-            fetched = ds.map(fetch, keep_attrs=True)
-            done = self._cupy.cuda.Event(disable_timing=True)
-            done.record()
-            done.synchronize()
-        return fetched
+            try:
+                return ds.map(fetch, keep_attrs=True)
+            finally:
+                done = self._cupy.cuda.Event(block=True, disable_timing=True)
+                done.record()
+                done.synchronize()
 
-    def memory(self) -> int | None:
-        """Free bytes, those kept by a pool included."""
+    def memory(self) -> DeviceMemory:
+        """Free bytes, those included that a pool keeps for us."""
         if (unused := unused_pool_bytes()) is not None:
-            return unused
+            return DeviceMemory(unused, f"RMM pool on {self.name}")
         with self._cupy.cuda.Device(self._number):
             free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+            pool = self._cupy.get_default_memory_pool()
+            room = int(free) + int(pool.free_bytes())
+            if limit := int(pool.get_limit()):
+                room = min(room, max(0, limit - int(pool.used_bytes())))
+            return DeviceMemory(room, f"free on {self.name}")
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether it says that device memory has run out: CuPy's, Numba's or RMM's way."""
-        text = f"{type(error).__name__} {error}"
-        return isinstance(error, MemoryError) or any(name in text for name in _NO_MEMORY)
+        """Whether device memory has run out, in the words of CuPy, Numba or RMM.
+
+        A MemoryError of NumPy or Python is the host's.
+        """
+        for cause in causes(error):
+            text = f"{type(cause).__name__} {cause}"
+            if any(name in text for name in _NO_MEMORY):
+                return True
+            if type(cause) is MemoryError and any(word in text for word in _REFUSED):
+                return True
+        return False
 
     def release(self) -> None:
         """Wait for everything and give memory back that only pools hold."""
@@ -124,43 +144,60 @@ class CudaDevice:
 
 
 class Staging:
-    """Pinned buffers on their way up; one is let go only when its copy is done."""
+    """Pinned chunks of one size on their way up; each is filled again when its copy is done.
 
-    def __init__(self, cupy: ModuleType, budget: int) -> None:
-        self._cupy, self._budget = cupy, budget
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[Any, Any]] = deque()
-        """(event after the copy, pinned array), oldest first"""
+    Windows have hundreds of sizes: CuPy's pool of pinned memory would keep buffers of each.
+    """
+
+    def __init__(self, cupy: ModuleType, budget: int = STAGING, chunk: int = _CHUNK) -> None:
+        self._cupy, self._chunk, self._count = cupy, chunk, max(1, budget // chunk)
+        self._chunks: SimpleQueue[tuple[Any, Any] | None] = SimpleQueue()
+        """(pinned bytes, event after their last copy), longest unused first; None: not yet made"""
+        self._forget()
+
+    def _forget(self) -> None:
+        for _ in range(self._count):
+            self._chunks.put(None)
 
     def upload(self, array: Any) -> Any:
         """A copy of a NumPy array on the current stream, which is not waited for."""
         out = self._cupy.empty(array.shape, array.dtype)
         if not array.size:
             return out
-        self._make_room(array.nbytes)
-        host = pinned(self._cupy, array.shape, array.dtype)
-        np.copyto(host, array)
-        out.set(host)
-        copied = self._cupy.cuda.Event(disable_timing=True)
-        copied.record()
-        with self._lock:
-            self._waiting.append((copied, host))
+        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        target = out.reshape(-1).view(np.uint8)
+        for start in range(0, source.size, self._chunk):
+            self._copy(source[start : start + self._chunk], target[start : start + self._chunk])
         return out
 
-    def drain(self) -> None:
-        """Wait for all copies."""
-        self._make_room(self._budget)
+    def _copy(self, source: Any, target: Any) -> None:
+        held = self._chunks.get()
+        try:
+            if held is None:
+                host = pinned(self._cupy, (self._chunk,), np.uint8)
+                held = host, self._cupy.cuda.Event(block=True, disable_timing=True)
+            host, copied = held
+            copied.synchronize()
+            host[: source.size] = source
+            target.set(host[: source.size])
+            copied.record()
+        finally:
+            self._chunks.put(held)
 
-    def _make_room(self, size: int) -> None:
-        while True:
-            with self._lock:
-                while self._waiting and self._waiting[0][0].done:
-                    self._waiting.popleft()
-                held = sum(host.nbytes for _, host in self._waiting)
-                if not self._waiting or held + size <= self._budget:
-                    return
-                oldest, _ = self._waiting[0]
-            oldest.synchronize()
+    def drain(self) -> None:
+        """Wait for all copies and give the pinned memory back; nobody may be uploading."""
+        for _ in range(self._count):
+            held = self._chunks.get()
+            if held is not None:
+                held[1].synchronize()
+        self._forget()
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def pinned(cupy: ModuleType, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -15,15 +15,17 @@ from odc_stats_gpu.engine._cuda_cluster import (
     cluster_arguments,
     near_cpus,
     parse_pool,
+    pool_bytes,
     share,
     visible,
 )
+from odc_stats_gpu.engine._cuda_device import CUDA_CONTEXT
 from odc_stats_gpu.engine._dask import Connect
 from odc_stats_gpu.engine._dask_cluster import ForeignWorkers, OwnWorkers, Workers
 from odc_stats_gpu.engine._device import gpu_problem
 from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._job import CancelToken, Prepared
-from odc_stats_gpu.engine._limits import read_limits
+from odc_stats_gpu.engine._limits import DeviceMemory, read_limits
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import RunConfig
 from odc_stats_gpu.telemetry import log
@@ -127,13 +129,22 @@ def _gpus(config: RunConfig) -> tuple[list[Gpu], bool]:
     return gpus, simulated
 
 
-def shares(cluster: str, config: RunConfig) -> Share:
-    """What each worker of `dask` or `dask-cuda` would get; raises ConfigError as a run would."""
+def one_worker(cluster: str, config: RunConfig) -> tuple[Share, DeviceMemory | None]:
+    """What each worker of `dask` or `dask-cuda` would get, and find on the fullest of the GPUs.
+
+    Raises ConfigError as a run would.
+    """
     limits = read_limits(config.memory_limit)
     threads = config.threads if config.threads > 0 else limits.cpus
     if cluster == "dask":
-        return _local_share(config, threads, limits.memory)
-    return _cuda_share(config, _gpus(config)[0], threads, limits.memory)
+        return _local_share(config, threads, limits.memory), None
+    gpus, _ = _gpus(config)
+    part = _cuda_share(config, gpus, threads, limits.memory)
+    gpu = min(gpus[: part.workers], key=lambda gpu: gpu.free)
+    if pool := pool_bytes(gpus[: part.workers], parse_pool(config.rmm_pool).fraction):
+        return part, DeviceMemory(pool, f"RMM pool on {gpu.name}")
+    free = DeviceMemory(gpu.free, f"free on {gpu.name}", CUDA_CONTEXT)
+    return part, free if gpu.free else None
 
 
 def _local_share(config: RunConfig, threads: int, memory: int) -> Share:

@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from odc_stats_gpu.engine._cuda_device import CudaDevice
+from odc_stats_gpu.engine._cuda_cluster import visible
+from odc_stats_gpu.engine._cuda_device import CUDA_CONTEXT, CudaDevice, causes
+from odc_stats_gpu.engine._gpus import list_gpus
+from odc_stats_gpu.engine._limits import DeviceMemory
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.telemetry import fault_point
 
@@ -45,8 +48,8 @@ class Device(Protocol):
     def active(self) -> AbstractContextManager[None]:
         """Make what the calling thread does part of this lane."""
 
-    def memory(self) -> int | None:
-        """Free bytes of device memory; None where that is host memory."""
+    def memory(self) -> DeviceMemory | None:
+        """What is free on the device; None where that is host memory."""
 
     def exhausted(self, error: BaseException) -> bool:
         """Whether an error says that device memory has run out."""
@@ -58,9 +61,6 @@ class Device(Protocol):
 class _InHostMemory:
     """What is the same for all devices whose memory is the host's."""
 
-    refuses = False
-    """Whether a MemoryError is the device's own: in tests."""
-
     def lane(self, _number: int) -> Self:
         """The device itself: calls return when their work is done."""
         return self
@@ -69,13 +69,13 @@ class _InHostMemory:
         """Nothing to choose."""
         return nullcontext()
 
-    def memory(self) -> int | None:
+    def memory(self) -> DeviceMemory | None:
         """Host memory only."""
         return None
 
-    def exhausted(self, error: BaseException) -> bool:
+    def exhausted(self, _error: BaseException) -> bool:
         """The host's memory has a plan of its own: what it refuses would be refused again."""
-        return self.refuses and isinstance(error, MemoryError)
+        return False
 
     def release(self) -> None:
         """Nothing is kept."""
@@ -109,7 +109,6 @@ class SimulatedDevice(_InHostMemory):
 
     name: str = "cuda simulator"
     on_host: bool = False
-    refuses = True
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A simulated device array."""
@@ -122,7 +121,6 @@ class SimulatedDevice(_InHostMemory):
         from odc_stats_gpu.kernels import SimulatedDeviceArray
 
         fault_point("device_memory")
-
         return array.view(SimulatedDeviceArray)
 
     def to_host(self, ds: xr.Dataset) -> xr.Dataset:
@@ -131,42 +129,82 @@ class SimulatedDevice(_InHostMemory):
 
         return ds.map(lambda band: band.copy(data=np.asarray(band.data)), keep_attrs=True)
 
+    def exhausted(self, error: BaseException) -> bool:
+        """What the fault point of an upload refuses; another MemoryError is the host's."""
+        return any("device_memory" in str(e) for e in causes(error) if isinstance(e, MemoryError))
+
 
 @dataclass(frozen=True)
 class PlannedDevice(CpuDevice):
-    """A GPU that isn't here, for the plan of a dry run."""
+    """A GPU to plan for: nothing is computed on it, it need not even be here."""
 
-    name: str = "cuda, which is not here"
+    name: str = "cuda (not here)"
     on_host: bool = False
+    room: DeviceMemory | None = None
+
+    def memory(self) -> DeviceMemory | None:
+        """As NVML has told."""
+        return self.room
 
 
-def open_device(wanted: str, *, assumed: bool = False) -> tuple[Device, str]:
+def open_device(wanted: str) -> tuple[Device, str]:
     """The device of `--device auto|cpu|cuda`, and one line why `auto` took the CPU (or nothing).
 
-    Raises ConfigError when `cuda` is asked for and can't be had; if it may be `assumed`, a plan can
-    be made for it, but nothing computed.
+    Raises ConfigError when `cuda` is asked for and can't be had.
     """
-    if wanted == "cpu":
-        return CpuDevice(), ""
-    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-    if simulated and wanted != "cuda":
-        return CpuDevice(), "device cpu: the CUDA simulator is used only with --device cuda"
-    lacking, remedy = ("", "") if simulated else _lacking()
-    if not lacking and (kernels := missing_kernels()):
-        lacking = f"no CUDA version of {', '.join(kernels)} in this release"
-        remedy = "use --device cpu"
-    if lacking and assumed:
-        return PlannedDevice(), ""
+    lacking, remedy = _unavailable(wanted)
     if lacking and wanted == "cuda":
         raise ConfigError(f"--device cuda: {lacking}", remedy)
-    if lacking:
-        return CpuDevice(), f"device cpu: {lacking}"
-    if simulated:
+    if lacking or wanted == "cpu":
+        return CpuDevice(), f"device cpu: {lacking}" if lacking else ""
+    if _simulator():
         return SimulatedDevice(), ""
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     return CudaDevice(f"cuda:0 {properties['name'].decode()}", cupy), ""
+
+
+def plan_device(
+    wanted: str, room: DeviceMemory | None = None, *, assumed: bool = False
+) -> tuple[Device, str]:
+    """The device that `open_device` would give, to plan with: NVML is asked, no context is made.
+
+    `room`: what a worker would find there, if that is known; else the first GPU that is visible.
+    `assumed`: the GPU need not be here. Raises ConfigError when `cuda` is asked for, NVML shows no
+    GPU and none may be assumed.
+    """
+    lacking, remedy = _unavailable(wanted)
+    if wanted == "cpu" or (lacking and wanted != "cuda"):
+        return CpuDevice(), f"device cpu: {lacking}" if lacking else ""
+    gpu = next(iter(visible(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))), None)
+    if gpu is None and lacking and not assumed:
+        raise ConfigError(
+            f"--device cuda: {lacking}",
+            f"{remedy}; with --device-memory a dry run plans for a GPU that is elsewhere",
+        )
+    name = "cuda simulator" if _simulator() else PlannedDevice.name
+    if gpu is not None:
+        name = name if _simulator() else f"cuda:0 {gpu.name}"
+        if room is None and gpu.free:
+            room = DeviceMemory(gpu.free, f"free on {gpu.name}", CUDA_CONTEXT)
+    return PlannedDevice(name, room=room), f"only a plan: {lacking}" if lacking else ""
+
+
+def _simulator() -> bool:
+    return os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+
+def _unavailable(wanted: str) -> tuple[str, str]:
+    """Why a device other than the CPU can't be had, and the remedy; empty where it can."""
+    if wanted == "cpu":
+        return "", ""
+    if _simulator() and wanted != "cuda":
+        return "the CUDA simulator is used only with --device cuda", ""
+    lacking, remedy = ("", "") if _simulator() else _lacking()
+    if not lacking and (kernels := missing_kernels()):
+        return f"no CUDA version of {', '.join(kernels)} in this release", "use --device cpu"
+    return lacking, remedy
 
 
 def missing_kernels() -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from odc_stats_gpu.errors import Cancelled
 
 if TYPE_CHECKING:
+    from odc_stats_gpu.engine._limits import DeviceMemory
     from odc_stats_gpu.model import Task
 
 Status = Literal["done", "skipped", "failed"]
@@ -28,6 +29,8 @@ class RunRequest:
     log_level: str = "info"
     queue: bool = False
     """Tasks come from a queue: each message names its own database."""
+    device_memory: DeviceMemory | None = None
+    """What each worker would find on its GPU: for a dry run."""
 
 
 @dataclass(frozen=True, slots=True)

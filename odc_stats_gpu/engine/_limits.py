@@ -23,7 +23,7 @@ def parse_bytes(text: str) -> int:
     unit = match[2].lower() if match else ""
     if match is None or unit not in _UNITS or float(match[1]) * _UNITS[unit] < 1:
         raise ConfigError(
-            f"can't read the memory limit {text!r}", "write a size like 60Gi, 8GB or 1024Mi"
+            f"can't read the size {text!r}", "write a memory size like 60Gi, 8GB or 1024Mi"
         )
     return int(float(match[1]) * _UNITS[unit])
 
@@ -44,6 +44,17 @@ class Limits:
     """Which limit decided: --memory-limit, cgroup or physical memory."""
     cpus: int
     """At least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What may be taken of a GPU's memory."""
+
+    bytes: int
+    source: str
+    """Who says so: `--device-memory`, `free on cuda:0 NVIDIA L4`."""
+    context: int = 0
+    """Bytes of these that CUDA will take before the first array."""
 
 
 def read_limits(memory_limit: str = "", root: Path = Path("/")) -> Limits:

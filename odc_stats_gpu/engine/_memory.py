@@ -1,4 +1,4 @@
-"""How large a block may be so that everything in flight fits the memory limit."""
+"""How large a block may be so that everything in flight fits the memory of host and device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from odc_stats_gpu.engine._cuda_device import LANES, STAGING
-from odc_stats_gpu.engine._limits import Limits, show_bytes
+from odc_stats_gpu.engine._limits import DeviceMemory, Limits, show_bytes
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import Block, OutputBand
 from odc_stats_gpu.output import writer_bytes
@@ -19,16 +19,20 @@ BASE = 384 << 20
 """Bytes that the two processes take before any pixel: interpreter, GDAL, Numba's machine code."""
 CUDA_ON_HOST = 1 << 30
 """Bytes of host memory that CUDA's libraries and a context take."""
-CUDA_CONTEXT = 512 << 20
-"""Bytes of device memory besides arrays: the context, code of kernels, what launches need."""
 GEOMEDIAN_SCRATCH = 256 << 20
 """Device memory for observations that fit on no chip (`kernels/geomedian/_cuda_plan.py`)."""
+ROUNDING = 16
+"""Bytes per pixel that turning one band of floats into pixels takes for a moment."""
 POOL_SHARE = 0.9
 """Of device memory: the rest is lost in a pool between arrays of different sizes."""
 SMALLEST = 16
 """Rows and columns of the smallest block worth trying."""
 _COMFORT = 1 << 30
 """A tile whose stack is larger is cut even if it fits: reading, computing and encoding overlap."""
+
+
+class DeviceTooSmallError(ConfigError):
+    """Not even the smallest block fits the device."""
 
 
 class Sizes(Protocol):
@@ -42,16 +46,10 @@ class Sizes(Protocol):
         """Bytes of the stack of a block."""
 
     def transient_bytes(self, shape: tuple[int, int], threads: int) -> int:
-        """Bytes that reading a block needs besides its stack."""
+        """Bytes that a block's scenes need besides its stack, where the stack is."""
 
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """What arrays on a GPU may take."""
-
-    bytes: int
-    source: str
-    """Who says so: `--device-memory`, `free on cuda:0 NVIDIA L4`."""
+    def decoding_bytes(self, shape: tuple[int, int], threads: int) -> int:
+        """Bytes of host memory that reading a block takes when its stack is on a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +110,33 @@ def plan_blocks(
     threads: int,
     block_size: str = "",
     device: DeviceMemory | None = None,
+    stored: int = 0,
 ) -> BlockPlan:
     """The whole tile when it fits and is small, else the largest aligned block that fits.
 
-    With `device` the stack is there: both memories have to suffice. Raises ConfigError naming the
-    floor when not even the smallest block fits. A `block_size` (N or HxW) is taken as given: the
-    user may know better than the prediction.
+    With `device` the stack is there: both memories have to suffice. `stored`: side of the blocks
+    in which the sources are stored, in pixels of the tile; larger blocks are multiples of it.
+    A `block_size` (N or HxW) is taken as given: the user may know better than the prediction.
+
+    Raises:
+        ConfigError: not even the smallest block fits the host; names what it needs.
+        DeviceTooSmallError: likewise of the device.
     """
 
     def cut(block: tuple[int, int]) -> BlockPlan:
-        there = need_on_device(tile, block, sizes, bands, threads) if device else 0
         here = need(tile, block, sizes, bands, threads, on_device=device is not None)
+        if device is None:
+            return BlockPlan(tile, block, here, limits.memory)
+        there = device.context + need_on_device(tile, block, sizes, bands, threads)
         return BlockPlan(tile, block, here, limits.memory, there, device)
 
     if block_size:
         h, w = parse_block_size(block_size)
         return cut((min(h, tile[0]), min(w, tile[1])))
+    step = max(sizes.alignment, 1)
     plan = None
-    for block in _shapes(tile, max(sizes.alignment, 1)):
-        if block == tile and sizes.stack_bytes(tile) > _COMFORT and max(tile) > sizes.alignment:
+    for block in _shapes(tile, step, max(stored, step)):
+        if block == tile and sizes.stack_bytes(tile) > _COMFORT and max(tile) > step:
             continue
         plan = cut(block)
         if plan.bytes <= limits.memory and (
@@ -141,15 +147,20 @@ def plan_blocks(
     if plan.bytes > limits.memory:
         raise ConfigError(
             f"a memory limit of {show_bytes(limits.memory)} ({limits.memory_from}) is too little",
-            f"this tile needs at least {show_bytes(plan.bytes)}: raise --memory-limit or lower"
+            f"this tile needs at least {_mebibytes(plan.bytes)}: raise --memory-limit or lower"
             " --threads",
         )
     assert device is not None  # noqa: S101 - else the plan would have fitted
-    raise ConfigError(
+    floor = _mebibytes(plan.device_bytes / POOL_SHARE)
+    raise DeviceTooSmallError(
         f"device memory of {show_bytes(device.bytes)} ({device.source}) is too little",
-        f"this tile needs at least {show_bytes(int(plan.device_bytes / POOL_SHARE) + 1)}: take a"
-        " larger GPU, lower --threads or use --device cpu",
+        f"this tile needs at least {floor}: take a larger GPU, lower --threads or use --device cpu",
     )
+
+
+def _mebibytes(count: float) -> str:
+    """Rounded up, so that this much, given as a limit, is enough."""
+    return f"{math.ceil(count / 2**20)} MiB"
 
 
 def need(
@@ -165,12 +176,14 @@ def need(
 
     With a device only what is read and what comes back is here, on its way through pinned memory.
     """
-    reading = sizes.transient_bytes(block, threads)
     out, reduce = _results(block, bands)
     writer = writer_bytes(tile, bands, block)
     if on_device:
-        return BASE + CUDA_ON_HOST + STAGING + reading + 2 * out + writer
-    stack = sizes.stack_bytes(block)
+        reading = sizes.decoding_bytes(block, threads)
+        shapes = math.prod(2 if n % side else 1 for n, side in zip(tile, block, strict=True))
+        # the pool of pinned memory keeps buffers of every size that was ever fetched
+        return BASE + CUDA_ON_HOST + STAGING + reading + shapes * out + writer
+    stack, reading = sizes.stack_bytes(block), sizes.transient_bytes(block, threads)
     if block == tile:  # nothing overlaps: one thing after the other
         return BASE + max(stack + reading, stack + reduce, out + writer)
     return BASE + 2 * stack + reading + reduce + out + writer
@@ -183,18 +196,21 @@ def need_on_device(
     bands: Sequence[OutputBand],
     threads: int,
 ) -> int:
-    """Peak bytes on the GPU: per lane a stack, results on their way back, and work arrays."""
-    _, reduce = _results(block, bands)
-    work = max(sizes.transient_bytes(block, threads), reduce + GEOMEDIAN_SCRATCH)
-    lane = sizes.stack_bytes(block) + reduce + work
-    return CUDA_CONTEXT + (lane if block == tile else LANES * lane)
+    """Peak bytes of arrays on the GPU; no lane gets memory that another one has freed.
+
+    While a lane's next block is read, the results of its last one may still be on their way back.
+    """
+    out, reduce = _results(block, bands)
+    reading = sizes.transient_bytes(block, threads)
+    lane = sizes.stack_bytes(block) + max(out + reading, reduce + GEOMEDIAN_SCRATCH)
+    return lane if block == tile else LANES * lane
 
 
 def _results(block: tuple[int, int], bands: Sequence[OutputBand]) -> tuple[int, int]:
     """Bytes of a block's results, and of those with the float32 that they are rounded from."""
     pixels = block[0] * block[1]
     out = pixels * sum(np.dtype(b.dtype).itemsize for b in bands)
-    return out, out + 4 * pixels * len(bands)
+    return out, out + pixels * (4 * len(bands) + ROUNDING)
 
 
 def parse_block_size(text: str) -> tuple[int, int]:
@@ -210,20 +226,20 @@ def parse_block_size(text: str) -> tuple[int, int]:
     return (parts[0], parts[-1])
 
 
-def _shapes(tile: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:
-    """The tile, then ever smaller aligned blocks that cut it evenly."""
-    yield tile
+def _shapes(tile: tuple[int, int], step: int, stored: int) -> Iterator[tuple[int, int]]:
+    """The tile, then ever smaller blocks that cut it evenly into multiples of `stored`, `step`."""
+    sides = [*range(math.ceil(max(tile) / stored) * stored, stored - 1, -stored)]
+    sides += range(math.ceil(sides[-1] / step) * step - step, step - 1, -step)
+    while sides[-1] > SMALLEST:
+        sides.append(max(sides[-1] // 2, SMALLEST))
     seen = {tile}
-    side = math.ceil(max(tile) / step) * step
-    while side > step:
-        side -= step
-        block = (_even(tile[0], side, step), _even(tile[1], side, step))
+    yield tile
+    for side in (side for side in sides if side >= SMALLEST):
+        unit = stored if side >= stored else step if side >= step else 1
+        block = (_even(tile[0], side, unit), _even(tile[1], side, unit))
         if block not in seen:
             seen.add(block)
             yield block
-    while side > SMALLEST:
-        side //= 2
-        yield (min(side, tile[0]), min(side, tile[1]))
 
 
 def _even(length: int, side: int, step: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from odc_stats_gpu.engine._cut import cut_tile
+from odc_stats_gpu.engine._device import CpuDevice, Device, plan_device
 from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
 from odc_stats_gpu.engine._limits import parse_bytes, show_bytes
-from odc_stats_gpu.engine._memory import parse_block_size
+from odc_stats_gpu.engine._memory import DeviceTooSmallError, parse_block_size
 from odc_stats_gpu.engine._session import Session, open_database, session_for
 from odc_stats_gpu.errors import ConfigError, DataError, OdcStatsError
 from odc_stats_gpu.ingest import plan_tile
@@ -26,7 +28,8 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
 
     Raises ConfigError; a database or store that can't be used counts as one, too.
     """
-    session, indexes = _validate(request)
+    session = session_for(parse_config(request.config))
+    indexes = _validate(request, session)
     session.store.check_writable()
     if session.why_cpu:
         log(session.why_cpu)
@@ -49,15 +52,15 @@ def prepare(request: RunRequest, *, embed: bool = False) -> Prepared:
     )
 
 
-def _validate(request: RunRequest, *, planning: bool = False) -> tuple[Session, list[TileIndex]]:
-    config = parse_config(request.config)
-    session = session_for(config, planning=planning)
+def _validate(request: RunRequest, session: Session) -> list[TileIndex]:
+    """The tiles that are asked for; raises ConfigError."""
+    config = session.config
     if config.device_memory:
         parse_bytes(config.device_memory)
+    if config.block_size:
+        parse_block_size(config.block_size)
     if request.queue:
-        if config.block_size:
-            parse_block_size(config.block_size)
-        return session, []
+        return []
     if not request.filedb:
         raise ConfigError(
             "no task database given", "name the .db file that save-tasks wrote, or filedb in YAML"
@@ -68,13 +71,13 @@ def _validate(request: RunRequest, *, planning: bool = False) -> tuple[Session, 
         session.check_products(database.products)
     except DataError as exc:  # nothing can be done with this database: no tile's own failure
         raise ConfigError(exc.message, exc.remedy) from exc
-    if config.block_size:
-        parse_block_size(config.block_size)
     if indexes and (config.resolution or config.dataset_filters or config.memory_limit):
         task = session.task(TaskJob(str(indexes[0]), request.filedb))  # wrong values show now
         if session.limits.memory < _SCARCE:
-            cut_tile(session, task, plan_tile(task, session.plugin, threads=session.threads))
-    return session, indexes
+            tile = plan_tile(task, session.plugin, threads=session.threads)
+            with suppress(DeviceTooSmallError):  # then the CPU makes it
+                cut_tile(session, task, tile)
+    return indexes
 
 
 def run_config(request: RunRequest) -> RunConfig:
@@ -94,7 +97,14 @@ class DryTask:
 
 def dry_run(request: RunRequest) -> Iterator[DryTask]:
     """What `run` would do, task by task; writes nothing. Raises ConfigError."""
-    session, indexes = _validate(request, planning=True)
+    config = parse_config(request.config)
+    device, why = plan_device(
+        config.device, request.device_memory, assumed=bool(config.device_memory)
+    )
+    session = Session(config, device)
+    indexes = _validate(request, session)
+    if why:
+        log(why)
     for index in indexes:
         yield _dry(session, TaskJob(str(index), request.filedb))
 
@@ -111,14 +121,21 @@ def _dry(session: Session, job: TaskJob) -> DryTask:
     try:
         plan = plan_tile(task, session.plugin, threads=session.threads)
         bands = session.plugin.output_bands(task.products)
-        cut = cut_tile(session, task, plan)
+        device: Device = session.device
+        short = []
+        try:
+            cut = cut_tile(session, task, plan)
+        except DeviceTooSmallError as exc:
+            short, device = [f"{exc}: the CPU makes it"], CpuDevice()
+            cut = cut_tile(session, task, plan, device)
         shape = cut.tile
         names = ", ".join(b.name for b in bands)
         tile = f"tile {shape[0]}x{shape[1]} {task.geobox.crs}"
         lines = [
             f"{len(task.datasets)} datasets on {days} days, {tile}, {len(bands)} bands: {names}",
             _reads(plan.describe()),
-            f"{cut}, {session.threads} threads, device {session.device.name}",
+            *short,
+            f"{cut}, {session.threads} threads, device {device.name}",
         ]
     except OdcStatsError as exc:
         lines = [f"can't be made: {exc}"]

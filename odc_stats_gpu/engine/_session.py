@@ -79,8 +79,11 @@ def open_database(address: str) -> TaskDb:
 class Session:
     """A validated configuration with what it names; raises ConfigError as soon as one is wrong."""
 
-    def __init__(self, config: RunConfig, *, planning: bool = False) -> None:
+    def __init__(self, config: RunConfig, device: Device | None = None) -> None:
+        """`device`: to plan with; None: the one that computes."""
         self.config = config
+        self.stored: dict[str, int] = {}
+        """Per product: pixels of the tile along the side of a block of its files."""
         self.halvings = 0
         """How often blocks had to be halved because device memory ran out."""
         self.limits: Limits = read_limits(config.memory_limit)
@@ -96,9 +99,7 @@ class Session:
             )
         acl = config.s3_acl or ("public-read" if config.s3_public else None)
         self.store: Store = open_store(self.location, acl=acl)
-        self.device: Device
-        assumed = planning and config.device == "cuda" and bool(config.device_memory)
-        self.device, self.why_cpu = open_device(config.device, assumed=assumed)
+        self.device, self.why_cpu = (device, "") if device else open_device(config.device)
 
     @cached_property
     def info(self) -> RunInfo:
@@ -140,15 +141,12 @@ class Session:
             )
 
 
-def session_for(config: RunConfig, *, planning: bool = False) -> Session:
-    """The session of that configuration, kept for the next tile of the same run.
-
-    `planning`: a GPU of `device_memory` need not be here.
-    """
-    key = f"{planning} {config.model_dump_json()}"
+def session_for(config: RunConfig) -> Session:
+    """The session of that configuration, kept for the next tile of the same run."""
+    key = config.model_dump_json()
     if key not in _current:
         _current.clear()
-        _current[key] = Session(config, planning=planning)
+        _current[key] = Session(config)
     return _current[key]
 
 

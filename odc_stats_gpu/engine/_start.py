@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from odc_stats_gpu.engine._job import CancelToken, OnProgress, RunRequest
 from odc_stats_gpu.errors import ConfigError
@@ -84,18 +84,20 @@ def one_of_the_workers(request: RunRequest) -> RunRequest:
     cluster = str(request.config.get("cluster") or "") or _default(request)
     if cluster not in ("dask", "dask-cuda"):
         return request
-    from odc_stats_gpu.engine._dask_start import shares
+    from odc_stats_gpu.engine._dask_start import one_worker
     from odc_stats_gpu.model import parse_config
 
     try:
-        part = shares(cluster, parse_config(request.config))
+        part, room = one_worker(cluster, parse_config(request.config))
     except ConfigError:  # the machine that will run may have what this one lacks
         return request
     if part.workers > 1:
         log(f"{part.workers} workers, this is the plan of each", threads=part.threads,
             memory_limit_mib=part.memory >> 20)  # fmt: skip
-    changed = {"threads": part.threads, "memory_limit": str(part.memory)}
-    return replace(request, config={**request.config, **changed})
+    changed: dict[str, Any] = {"threads": part.threads, "memory_limit": str(part.memory)}
+    if cluster == "dask-cuda":
+        changed["device"] = "cuda"
+    return replace(request, config={**request.config, **changed}, device_memory=room)
 
 
 def _default(request: RunRequest) -> str:

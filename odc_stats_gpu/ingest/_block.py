@@ -94,8 +94,11 @@ class _Slot:
         """(group, scene) of every scene."""
         return [(g, s) for g, group in enumerate(self.groups) for s in range(len(group))]
 
-    def work(self, place: tuple[int, int], check: Callable[[], None]) -> None:
-        """Read one scene; when it was the last one, finish the slot."""
+    def work(self, place: tuple[int, int], check: Callable[[], None]) -> int:
+        """Read one scene; when it was the last one, finish the slot: all its scenes are let go.
+
+        Returns how many scenes that were.
+        """
         group, scene = place
         with self.device.active():
             pieces = read_scene(
@@ -104,10 +107,13 @@ class _Slot:
             with self._lock:
                 self._pieces[place] = pieces
                 last = len(self._pieces) == sum(map(len, self.groups))
-            if last:
-                check()
-                self._finish()
-                self._pieces.clear()
+            if not last:
+                return 0
+            check()
+            self._finish()
+            count = len(self._pieces)
+            self._pieces.clear()
+            return count
 
     def _finish(self) -> None:
         if len(self.groups) == 1:
@@ -174,7 +180,7 @@ class _Slot:
             window = window.pad(scene.spec.margin + taps(resampling))
         variables = {}
         for band in bands:
-            sources = [p.variables[band.name] for p in pieces]
+            sources = [p.variables.pop(band.name) for p in pieces]  # not needed again
             attrs = {"nodata": band.nodata, **sources[0].attrs}
             if len(pieces) == 1 and pieces[0].window == window:
                 layers = sources[0].data[None]
@@ -226,7 +232,10 @@ def _kind(band: NativeBand, fused: xr.Dataset) -> tuple[Any, ...]:
 
 
 def _run(slots: list[_Slot], pool: Executor, check: Callable[[], None]) -> None:
-    """Keep the pool busy, slot by slot, without reading far ahead; stop at the first error."""
+    """Keep the pool busy, slot by slot, without reading far ahead; stop at the first error.
+
+    No more than `scenes_at_once` are begun and not let go, and one that waits for a thread.
+    """
     stop = threading.Event()
     workers = int(getattr(pool, "_max_workers", 1))
 
@@ -235,16 +244,20 @@ def _run(slots: list[_Slot], pool: Executor, check: Callable[[], None]) -> None:
             raise _Stopped
         check()
 
-    jobs = ((slot, place) for slot in slots for place in slot.places())
-    running: set[Future[None]] = set()
+    running: set[Future[int]] = set()
+    begun = 0
     try:
-        for slot, place in jobs:
-            if len(running) > workers:
-                running = _reap(running)
-            check()
-            running.add(pool.submit(slot.work, place, checked))
+        for slot in slots:
+            most = workers + len(slot.places())
+            for place in slot.places():
+                while begun >= most:
+                    running, gone = _reap(running)
+                    begun -= gone
+                check()
+                running.add(pool.submit(slot.work, place, checked))
+                begun += 1
         while running:
-            running = _reap(running)
+            running, _ = _reap(running)
     except BaseException:
         stop.set()
         for future in running:
@@ -257,9 +270,10 @@ class _Stopped(Exception):  # noqa: N818 - ends a thread whose block is given up
     """Another scene of the block failed."""
 
 
-def _reap(running: set[Future[None]]) -> set[Future[None]]:
-    """Wait for one future at least; raise what it raised."""
+def _reap(running: set[Future[int]]) -> tuple[set[Future[int]], int]:
+    """Wait for one future at least; those left, and how many scenes were let go.
+
+    Raises what a future raised.
+    """
     done, rest = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-    return rest
+    return rest, sum(future.result() for future in done)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from odc_stats_gpu.errors import ConfigError, DataError
 from odc_stats_gpu.ingest._bands import SceneBand, resolve_bands, scene_bands
+from odc_stats_gpu.ingest._cost import decoding_bytes, transient_bytes
 from odc_stats_gpu.ingest._frames import Frame, Frames
 from odc_stats_gpu.ingest._outline import Outline, outline
 from odc_stats_gpu.ingest._resample import check_resampling, taps
@@ -155,40 +156,12 @@ class TilePlan:
         return len(self.stack_bands) * len(self.times) * pixels * self.stack_dtype.itemsize
 
     def transient_bytes(self, shape: tuple[int, int], threads: int | None = None) -> int:
-        """Upper estimate of what reading such a block takes besides the stack.
+        """Upper estimate of what reading such a block takes besides the stack, where that is."""
+        return transient_bytes(self, shape, threads or self.threads)
 
-        Every thread holds one scene: its bands as read, as masked, as fused, masks and their work
-        arrays; a slot of several scenes holds all of them until the last one is there.
-        """
-        threads = threads or self.threads
-        block = self._sample(shape)
-        costs: list[int] = []
-        joined = 0
-        for slot in self.slots:
-            for group in slot.groups:
-                costs += [self._scene_bytes(s, block) for s in group]
-            if len(slot.groups) > 1:
-                planes: int = len(self.stack_bands) * self.stack_dtype.itemsize
-                joined = max(joined, (len(slot.groups) + 1) * planes * shape[0] * shape[1])
-        costs.sort(reverse=True)
-        waiting = max((sum(map(len, s.groups)) for s in self.slots), default=0) - 1
-        return sum(costs[: threads + max(waiting, 0)]) + threads * (joined + 4 * 1024**2)
-
-    def _scene_bytes(self, scene: Scene, block: Block) -> int:
-        window = self.reading(scene, block)
-        if window is None:
-            return 0
-        pixels = min(window.size, scene.planes[0].extent.size)
-        read = sum(b.dtype.itemsize for b in scene.bands)
-        made = len(self.stack_bands) * self.stack_dtype.itemsize
-        return pixels * (read + 2 * made + 12)
-
-    def _sample(self, shape: tuple[int, int]) -> Block:
-        """A block of that shape in the middle of the tile."""
-        rows, cols = (int(n) for n in self.task.geobox.shape)
-        h, w = min(shape[0], rows), min(shape[1], cols)
-        y, x = (rows - h) // 2, (cols - w) // 2
-        return Block(y, y + h, x, x + w)
+    def decoding_bytes(self, shape: tuple[int, int], threads: int | None = None) -> int:
+        """Upper estimate of host memory for reading when the stack is on a device."""
+        return decoding_bytes(self, shape, threads or self.threads)
 
     def describe(self) -> Mapping[str, int]:
         """Counts for a dry run: datasets, days, slots, files to open, native bytes to decode."""

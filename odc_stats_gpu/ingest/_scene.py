@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,11 @@ def read_scene(
 
 def _read(
     scene: Scene, native: Window, onto: Grid, check: Callable[[], None]
-) -> list[tuple[npt.NDArray[Any], float | int | None]]:
-    """Every band in a window of the grid `onto`, with the nodata value that holds for it."""
-    out = []
+) -> Iterator[tuple[npt.NDArray[Any], float | int | None]]:
+    """Band after band in a window of the grid `onto`, with the nodata value that holds for it."""
     for band in scene.bands:
         check()
-        out.append(_band(band, scene, native, onto, check))
-    return out
+        yield _band(band, scene, native, onto, check)
 
 
 def _band(
