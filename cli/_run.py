@@ -207,7 +207,7 @@ def run(
         options = QueueOptions(from_sqs, idle_timeout, max_tasks, metrics_port, spot_notice)
         return run_queue(request, options, log_format, debug)
     request = RunRequest(raw, path, tuple(selectors), _process_start(), level)
-    return _dry(request) if dry_run else _real(request, log_format, debug)
+    return _dry(request, log_format) if dry_run else _real(request, log_format, debug)
 
 
 def _keys(value: Any) -> dict[str, Any]:
@@ -238,9 +238,11 @@ def _process_start() -> float:
     return time.time() - time.process_time()
 
 
-def _dry(request: RunRequest) -> int:
+def _dry(request: RunRequest, log_format: LogFormat) -> int:
     from odc_stats_gpu.engine import dry_run, one_of_the_workers
+    from odc_stats_gpu.telemetry import configure_logging
 
+    configure_logging(log_format)
     for task in dry_run(one_of_the_workers(request)):
         typer.echo(task.line)
         for line in task.plan:
