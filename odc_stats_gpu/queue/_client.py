@@ -122,7 +122,9 @@ def skewed(exc: Exception) -> bool:
 
 def is_missing(exc: Exception) -> bool:
     """Whether SQS says that there is no such queue."""
-    code = str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
+    from botocore.exceptions import ClientError
+
+    code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else ""
     return "NonExistentQueue" in code or "QueueDoesNotExist" in code
 
 

@@ -19,6 +19,7 @@ from odc_stats_gpu.queue._message import MalformedMessageError, TaskMessage
 from odc_stats_gpu.telemetry import fault_point
 
 _POLL = 2  # seconds of one long poll; when told to stop we wait for its end, or it brings a message
+_TROUBLE = 5  # seconds without an answer that are borne even by the most impatient
 _LAST = 3.0  # seconds that an answer under way still has when told to stop
 
 
@@ -74,7 +75,8 @@ class Consumer:
         self._clock, self._given = clock, client
         # the clock of the lease starts with the request: a long poll must leave most of it
         self._poll = 1 if self._patience < _POLL else max(1, min(_POLL, lease_seconds // 4))
-        self._idle_since = self._heard = clock()
+        self._idle_since = clock()
+        self._troubled_since: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -109,10 +111,12 @@ class Consumer:
         """
         if answer.trouble:
             self._on_trouble(answer.trouble)
-            if self._clock() - self._heard >= max(self._patience, _POLL):
+            if self._troubled_since is None:
+                self._troubled_since = self._clock()
+            if self._clock() - self._troubled_since >= max(self._patience, _TROUBLE):
                 raise StoreError(answer.trouble, "nothing was lost: start the worker again")
             return None
-        self._heard = self._clock()
+        self._troubled_since = None
         for lease in answer.leases:  # never more than one
             try:
                 return Delivery(_parse(lease.message["Body"], self._filedb), lease)
@@ -125,7 +129,7 @@ class Consumer:
 
     def worked(self) -> None:
         """Time spent on a task isn't spent waiting."""
-        self._idle_since = self._heard = self._clock()
+        self._idle_since = self._clock()
 
     def _visible(self, client: Any) -> bool:
         with suppress(*sqs_errors()):  # to look may be forbidden, or fail now and then
