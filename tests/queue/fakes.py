@@ -78,8 +78,10 @@ class Queue:
 
     def put(self, body, interruptions=0):
         attributes = {"interruptions": {"DataType": "Number", "StringValue": str(interruptions)}}
-        self.messages.append(Message(f"m{next(self._names)}", body,
-                                     attributes if interruptions else {}, self.clock.now))  # fmt: skip
+        name = f"m{next(self._names)}"
+        self.messages.append(
+            Message(name, body, attributes if interruptions else {}, self.clock.now)
+        )
         self.sent += 1
 
     def receive_message(self, **options):
@@ -223,7 +225,9 @@ class Executor:
             guard()
             lease = guard.__self__
             message = self.queue.holder(lease.message["ReceiptHandle"])
-            known = next((m for m in self.queue.messages if m.id == lease.message["MessageId"]), None)
+            known = next(
+                (m for m in self.queue.messages if m.id == lease.message["MessageId"]), None
+            )
             assert message is not None or known is None or known.twice, "published without a lease"
             if job.tile in store.items:
                 self.future.set_result(TaskResult(job.tile, "skipped"))
@@ -253,7 +257,7 @@ class Worker:
             return future
         try:
             future.set_result(work())
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - as in the real one
             future.set_exception(exc)
         return future
 
