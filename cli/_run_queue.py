@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -12,7 +12,7 @@ from odc_stats_gpu.cli._run import LogFormat, signals, tell
 from odc_stats_gpu.errors import Cancelled, StoreError
 
 if TYPE_CHECKING:
-    from odc_stats_gpu.engine import RunRequest, TaskJob, TaskResult
+    from odc_stats_gpu.engine import RunRequest
 
 
 class QueueOptions(NamedTuple):
@@ -60,37 +60,36 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
 
     config = parse_config(request.config)
     first_beat(config.heartbeat_filepath)
-    terms = QueueTerms(
-        queue_url(options.queue), config.job_queue_max_lease, config.renew_safety_margin,
-        options.idle_timeout, options.max_tasks, request.filedb, config.heartbeat_filepath,
-    )  # fmt: skip
     token = CancelToken()
-    served = nullcontext()
-    with signals(token), spot_notice(token, enabled=options.spot_notice):
-        executor = open_executor(request, token=token)
+    with (
+        signals(token),
+        spot_notice(token, enabled=options.spot_notice),
+        ExitStack() as closing,
+    ):
         try:
+            token.interrupts = True  # nothing is in hand yet
+            url = queue_url(options.queue)
+            token.interrupts = False
+            executor = open_executor(request, token=token)
+            closing.callback(executor.close)
             prepared = executor.prepare(request)
             log("configuration", **prepared.config)
             log("worker", queue=options.queue, location=prepared.location, device=prepared.device)
             if options.metrics_port is not None:
-                served = start_metrics(  # type: ignore[assignment]
-                    options.metrics_port,
-                    device=prepared.device,
-                    samplers=_samplers(prepared.device, terms.url),
+                samplers = _samplers(prepared.device, url)
+                closing.enter_context(
+                    start_metrics(options.metrics_port, device=prepared.device, samplers=samplers)
                 )
-
-            def on_result(_job: TaskJob, result: TaskResult) -> None:
-                tell(result, debug)
-
-            with served:
-                summary = work_queue(terms, executor, on_result, token)
+            terms = QueueTerms(
+                url, config.job_queue_max_lease, config.renew_safety_margin, options.idle_timeout,
+                options.max_tasks, request.filedb, config.heartbeat_filepath,
+            )  # fmt: skip
+            summary = work_queue(terms, executor, lambda _, result: tell(result, debug), token)
         except Cancelled:
             if not token.cancelled:
                 raise
             log(f"interrupted: {token.reason}", level="error")
             return 3
-        finally:
-            executor.close()
     if summary.interrupted:
         log(f"interrupted: {token.reason}; the work is back in the queue", level="error")
     with suppress(OSError):  # as with the log: a full disk under it changes no exit code

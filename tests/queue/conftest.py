@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,10 +13,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import boto3
+import psutil
 import pytest
+import yaml
 from moto.server import ThreadedMotoServer
 
+from odc_stats_gpu.demo import write_archive
 from odc_stats_gpu.queue import forget_clients
+from odc_stats_gpu.tasks import Eo3Source, TaskDb, save_tasks
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +33,18 @@ def moto():
 
 
 class Proxy:
-    """Forwards to moto; `refuse` maps an SQS action to the error it answers instead."""
+    """Forwards to moto; `refuse` maps an SQS action to the error it answers instead.
+
+    `delay` maps actions to seconds before they take effect, `*` is for all; `keys` are the access
+    keys that calls were signed with.
+    """
 
     def __init__(self, target: str) -> None:
         self.refuse: dict[str, tuple[int, str]] = {}
         self.fail_entries: set[str] = set()
+        self.delay: dict[str, float] = {}
+        self.keys: set[str] = set()
+        self.leave = threading.Event()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,10 +64,13 @@ class Proxy:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def handle(self, target, action, body, headers):
+        self.keys.add(headers.get("Authorization", "").partition("Credential=")[2].split("/")[0])
+        self.leave.wait(self.delay.get(action, self.delay.get("*", 0)))
         if action in self.refuse:
             status, code = self.refuse[action]
             return status, json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode()
@@ -89,6 +106,7 @@ class Proxy:
 def proxy(moto):
     proxy = Proxy(moto)
     yield proxy
+    proxy.leave.set()
     proxy.server.shutdown()
     proxy.server.server_close()
 
@@ -121,3 +139,52 @@ def queues(sqs, proxy):
     policy = json.dumps({"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 2})
     live = sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": policy})["QueueUrl"]
     return local(live), dead
+
+
+CONFIG = {
+    "plugin": "pq",
+    "plugin_config": {"mask_band": "fmask", "filters": {"clear_0_1": [["dilation", 1]]}},
+    "product": {"name": "pc", "short_name": "pc", "version": "1"},
+    "renew_safety_margin": 3,
+    "threads": 1,
+    "memory_limit": "2Gi",
+}
+
+
+@pytest.fixture(scope="session")
+def fleet_db(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fleet")
+    archive = write_archive(folder / "a", kind="landsat", tile_pixels=48, dates=6)
+    save_tasks(Eo3Source(archive.folder), grid=archive.grid, output=folder / "x.db")
+    return folder / "x.db"
+
+
+@pytest.fixture
+def tiles(fleet_db):
+    with TaskDb.open(fleet_db) as tasks:
+        return tasks.indexes()[:4]
+
+
+@pytest.fixture
+def worker(queues, tmp_path):
+    """Start a worker; whatever is left at the end is killed, and counted as a fault."""
+    started = []
+
+    def start(*options, fault="", idle=3, lease=6, queue=queues[0]):
+        env = {**os.environ, "ODC_STATS_FAULT": fault, "PYTHONUNBUFFERED": "1"}
+        command = [
+            sys.executable, "-m", "odc_stats_gpu", "run", "--from-sqs", queue,
+            "--config", yaml.safe_dump(CONFIG | {"job_queue_max_lease": lease}),
+            "--location", str(tmp_path / "out"),
+            "--idle-timeout", str(idle), "--log-format", "json", *options,
+        ]  # fmt: skip
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(psutil.Popen(command, env=env, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        if not process.stdout.closed:
+            process.communicate()

@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import psutil
-import pytest
-import yaml
 
-from odc_stats_gpu.demo import write_archive
 from odc_stats_gpu.model import TileIndex
 from odc_stats_gpu.output import verify
 from odc_stats_gpu.queue import publish, queue_status
-from odc_stats_gpu.tasks import Eo3Source, TaskDb, save_tasks
-
-CONFIG = {
-    "plugin": "pq",
-    "plugin_config": {"mask_band": "fmask", "filters": {"clear_0_1": [["dilation", 1]]}},
-    "product": {"name": "pc", "short_name": "pc", "version": "1"},
-    "job_queue_max_lease": 6,
-    "renew_safety_margin": 3,
-    "threads": 1,
-    "memory_limit": "2Gi",
-}
-
-
-@pytest.fixture(scope="module")
-def db(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fleet")
-    archive = write_archive(folder / "a", kind="landsat", tile_pixels=48, dates=6)
-    save_tasks(Eo3Source(archive.folder), grid=archive.grid, output=folder / "x.db")
-    (folder / "c.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder / "x.db"
-
-
-@pytest.fixture
-def tiles(db):
-    with TaskDb.open(db) as tasks:
-        return tasks.indexes()[:4]
-
-
-@pytest.fixture
-def worker(db, queues, tmp_path):
-    """Start a worker; whatever is left at the end is killed, and counted as a fault."""
-    started = []
-
-    def start(*options, fault="", idle=3):
-        env = {**os.environ, "ODC_STATS_FAULT": fault, "PYTHONUNBUFFERED": "1"}
-        command = [
-            sys.executable, "-m", "odc_stats_gpu", "run", "--from-sqs", queues[0],
-            "--config", str(db.with_name("c.yaml")), "--location", str(tmp_path / "out"),
-            "--idle-timeout", str(idle), "--log-format", "json", *options,
-        ]  # fmt: skip
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(psutil.Popen(command, env=env, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        if not process.stdout.closed:
-            process.communicate()
 
 
 def finish(process, within=90):
@@ -79,8 +23,8 @@ def good(tmp_path, expected):
     assert len(report.tiles) == expected
 
 
-def test_a_worker_empties_the_queue_and_leaves(queues, db, tiles, worker, tmp_path):
-    publish(str(db), queues[0], tiles)
+def test_a_worker_empties_the_queue_and_leaves(queues, fleet_db, tiles, worker, tmp_path):
+    publish(str(fleet_db), queues[0], tiles)
     beat = tmp_path / "beat"
     code, out, err = finish(worker("--heartbeat-filepath", str(beat)))
     assert code == 0, err
@@ -92,9 +36,9 @@ def test_a_worker_empties_the_queue_and_leaves(queues, db, tiles, worker, tmp_pa
     assert '"message_id"' in err
 
 
-def test_poison_and_unknown_tiles_cost_no_worker(sqs, queues, db, tiles, worker, tmp_path):
+def test_poison_and_unknown_tiles_cost_no_worker(sqs, queues, fleet_db, tiles, worker, tmp_path):
     sqs.send_message(QueueUrl=queues[0], MessageBody="poison")
-    publish(str(db), queues[0], [TileIndex("1999--P1Y", 1, 1), tiles[0]])
+    publish(str(fleet_db), queues[0], [TileIndex("1999--P1Y", 1, 1), tiles[0]])
     publish("/no/such.db", queues[0], [tiles[1]])
     code, out, err = finish(worker())
     assert code == 0, err
@@ -103,8 +47,8 @@ def test_poison_and_unknown_tiles_cost_no_worker(sqs, queues, db, tiles, worker,
     good(tmp_path, 1)
 
 
-def test_a_killed_worker_loses_nothing(queues, db, tiles, worker, tmp_path):
-    publish(str(db), queues[0], tiles[:2])
+def test_a_killed_worker_loses_nothing(queues, fleet_db, tiles, worker, tmp_path):
+    publish(str(fleet_db), queues[0], tiles[:2])
     first = worker(fault="before_item:stop")
     deadline = time.monotonic() + 40
     while queue_status(queues[0]).in_flight == 0 and time.monotonic() < deadline:
@@ -120,8 +64,8 @@ def test_a_killed_worker_loses_nothing(queues, db, tiles, worker, tmp_path):
     assert not alive
 
 
-def test_sigterm_gives_the_work_back_at_once(queues, db, tiles, worker, tmp_path):
-    publish(str(db), queues[0], tiles[:1])
+def test_sigterm_gives_the_work_back_at_once(queues, fleet_db, tiles, worker, tmp_path):
+    publish(str(fleet_db), queues[0], tiles[:1])
     process = worker(fault="block_read:stop")
     deadline = time.monotonic() + 40
     while queue_status(queues[0]).in_flight == 0 and time.monotonic() < deadline:
@@ -142,8 +86,8 @@ def test_sigterm_gives_the_work_back_at_once(queues, db, tiles, worker, tmp_path
     good(tmp_path, 1)
 
 
-def test_a_lost_lease_publishes_nothing(queues, db, tiles, worker, proxy, tmp_path):
-    publish(str(db), queues[0], tiles[:1])
+def test_a_lost_lease_publishes_nothing(queues, fleet_db, tiles, worker, proxy, tmp_path):
+    publish(str(fleet_db), queues[0], tiles[:1])
     proxy.refuse["ChangeMessageVisibility"] = (400, "ReceiptHandleIsInvalid")
     process = worker("--max-tasks", "1", fault="before_item:sleep8", idle=1)
     code, _, err = finish(process)
@@ -155,8 +99,8 @@ def test_a_lost_lease_publishes_nothing(queues, db, tiles, worker, proxy, tmp_pa
     good(tmp_path, 1)
 
 
-def test_the_second_worker_at_a_tile_finds_it_finished(queues, db, tiles, worker, tmp_path):
-    publish(str(db), queues[0], [tiles[0], tiles[0]])
+def test_the_second_worker_at_a_tile_finds_it_finished(queues, fleet_db, tiles, worker, tmp_path):
+    publish(str(fleet_db), queues[0], [tiles[0], tiles[0]])
     both = [worker("--max-tasks", "1"), worker("--max-tasks", "1")]
     ends = [finish(p) for p in both]
     assert [e[0] for e in ends] == [0, 0], ends
