@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from array_api_compat import array_namespace
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -143,7 +145,7 @@ def as_stack(ds: xr.Dataset, names: Sequence[str] | None = None) -> Any:
         (always so for all bands of a block); a stacked copy otherwise.
     """
     arrays = [ds[name].data for name in (names if names is not None else list(ds.data_vars))]
-    first, space = arrays[0], arrays[0].__array_namespace__()
+    first, space = arrays[0], array_namespace(arrays[0])  # CuPy's arrays don't tell theirs
     at = [_address(a) for a in arrays]
     step = at[1] - at[0] if len(at) > 1 else first.nbytes
     if first.base is not None and all(
