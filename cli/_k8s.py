@@ -34,12 +34,19 @@ def render_job(
     """
     from odc_stats_gpu.cli._yaml import read_mapping
     from odc_stats_gpu.fleet import as_yaml, kustomization, parse_job, render
+    from odc_stats_gpu.plugins import load_plugin, registered_plugins
 
     raw = read_mapping(config, "--config")
     if isinstance(raw.get("config"), str):
         raw["config"] = read_mapping(_beside(config, raw["config"]), "config")
     where = "the job file" if "\n" in config or ":" in config else Path(config).name
-    manifests = render(parse_job(raw, where))
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region and "amazonaws.com" not in str(raw.get("queue")):
+        raw.setdefault("region", region)
+    spec = parse_job(raw, where)
+    if spec.config["plugin"] in registered_plugins():  # others may be in the image only
+        load_plugin(spec.config["plugin"], spec.config.get("plugin_config"))
+    manifests = render(spec)
     if output == "-":
         typer.echo(as_yaml(manifests.values()), nl=False)
         return 0

@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from odc_stats_gpu.errors import ConfigError
-from odc_stats_gpu.model import explain, parse_config
+from odc_stats_gpu.fleet._remedies import QUANTITY, told
+from odc_stats_gpu.model import parse_config
 
 GPUS = ("t4", "a10g", "l4", "l40s", "a100", "h100", "h200", "b200")
 """As Karpenter's label karpenter.k8s.aws/instance-gpu-name has them; all that CUDA 13 runs on."""
@@ -31,6 +32,8 @@ _IMAGE = (
 )
 _SQS_HOST = re.compile(r"^https://sqs\.([a-z0-9-]+)\.amazonaws\.com")
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+_NAME = re.compile(r"[A-Za-z_]([-A-Za-z0-9_./]*[A-Za-z0-9_])?")
+"""Of an environment variable or a node's label."""
 Quantity = Annotated[str, StringConstraints(pattern=_QUANTITY)]
 _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
     f"{letter}i": 1024**power for power, letter in enumerate("KMGT", 1)
@@ -38,13 +41,21 @@ _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
 TMP = "1Gi"
 """Disk for libraries that know no TMPDIR."""
 _LOGS = "1Gi"
-_REMEDY = "see docs/operating.md, the job file"
+_SPELLINGS = {"db": "filedb", "gpu_type": "gpu"}
+"""Taken for the key, too."""
 
 
 def _mebibytes(quantity: str) -> int:
     """A quantity of Kubernetes, rounded up."""
     number = quantity.rstrip("mkMGTKi")
     return math.ceil(float(number) * _UNITS[quantity[len(number) :]] / (1 << 20))
+
+
+def _gpu_name(value: Any) -> str:
+    """As Karpenter names it: `NVIDIA Tesla T4`, `nvidia-l4` and `A10G` are t4, l4 and a10g."""
+    if value is True:
+        return "any"
+    return re.sub(r"^(nvidia[- ]+)?(tesla[- ]+)?", "", str(value).lower())
 
 
 class _Strict(BaseModel):
@@ -74,9 +85,16 @@ class Resources(_Strict):
         """YAML reads `cpu: 7` as a number."""
         return f"{value:g}" if isinstance(value, (int, float)) else value
 
+    @field_validator("*")
+    @classmethod
+    def _more_than_nothing(cls, value: str) -> str:
+        if not float(value.rstrip("mkMGTKi")):
+            raise ValueError(f"must be {QUANTITY}")
+        return value
+
 
 class JobSpec(_Strict):
-    """Keys of the job file; only name, queue, image, region and config are needed."""
+    """Keys of the job file; only queue, image, region, config and a place for tiles are needed."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     queue: Annotated[
@@ -90,13 +108,13 @@ class JobSpec(_Strict):
     """The run configuration, validated as `run --config` does."""
     kind: Literal["job", "scaledjob"] = "job"
     """`job`: so many workers until the queue is empty. `scaledjob`: KEDA starts them on demand."""
-    replicas: int = Field(default=1, ge=1, le=5000)
+    replicas: int = Field(default=1, ge=1, le=5000, strict=True)
     """Workers at the same time, at most."""
     tiles_per_worker: int = Field(default=5, ge=1)
     """`scaledjob`: messages in the queue for which one more worker is worth its start."""
     filedb: str = ""
     """Task database for messages that are bare tile ids."""
-    bucket: str = ""
+    bucket: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")] = ""
     """Output bucket, where `config` has no output_location."""
     prefix: str = ""
     """Folder in the bucket."""
@@ -124,7 +142,7 @@ class JobSpec(_Strict):
     metrics_port: int = Field(default=9090, ge=1024, le=65535)
     pod_monitor: bool = True
     """Whether the cluster has the Prometheus operator."""
-    endpoint_url: str = ""
+    endpoint_url: Annotated[str, StringConstraints(pattern=r"^(https?://\S+)?$")] = ""
     """Instead of AWS: moto, MinIO."""
     env: dict[str, str] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -134,7 +152,7 @@ class JobSpec(_Strict):
     def _gpu_names(cls, value: Any) -> Any:
         """One name or a list of them."""
         names = value if isinstance(value, (list, tuple)) else [value]
-        names = ["none" if n is None or n is False else str(n).lower() for n in names]
+        names = ["none" if n is None or n is False else _gpu_name(n) for n in names]
         for name in names:
             if name not in GPUS and name not in ("any", "none"):
                 near = difflib.get_close_matches(name, GPUS, n=1)
@@ -150,7 +168,17 @@ class JobSpec(_Strict):
         """YAML reads numbers and booleans; Kubernetes takes text."""
         if not isinstance(value, Mapping):
             return value
+        for key, text in value.items():
+            if not _NAME.fullmatch(str(key)):
+                raise ValueError(f"{str(key)!r} is no name that Kubernetes takes")
+            if text is None or isinstance(text, (list, Mapping)):
+                raise ValueError(f"{key} needs a text, got {text!r}")
         return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in value.items()}
+
+    @field_validator("kind", "capacity", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _has_a_place(self) -> Self:
@@ -193,21 +221,29 @@ class JobSpec(_Strict):
 
 
 def parse_job(raw: Mapping[str, Any], where: str = "job") -> JobSpec:
-    """Validate a loaded job file, the run configuration in it too; raises ConfigError."""
+    """Validate a loaded job file, the run configuration in it too; raises ConfigError.
+
+    Without a name the job has its queue's; without a region the one in the queue's URL.
+    """
+    given = {_SPELLINGS.get(str(k), str(k)): v for k, v in raw.items()}
+    given = {k: v for k, v in given.items() if v is not None or k in ("gpu", "config")}
+    queue = given.get("queue")
+    if isinstance(queue, str):
+        name = queue.rsplit("/", 1)[-1].removesuffix(".fifo").lower().replace("_", "-")
+        given.setdefault("name", name)
+        if host := _SQS_HOST.match(queue):
+            given.setdefault("region", host[1])
     try:
-        spec = JobSpec.model_validate(dict(raw))
+        spec = JobSpec.model_validate(given)
     except ValidationError as exc:
-        error = exc.errors()[0]
-        if not error["loc"]:  # of the whole file: no value to show
-            raise ConfigError(f"{where}: {_bare(error['msg'])}", _REMEDY) from None
-        message, remedy = explain(exc, where, JobSpec, _REMEDY)
-        raise ConfigError(_bare(message), remedy) from None
+        raise told(exc, where, JobSpec) from None
     config = parse_config(spec.run_config, f"{where}: config")
     if not config.plugin:
         raise ConfigError(f"{where}: config has no plugin", "name one, such as gm-ls")
     _check_plugin(config.plugin, where)
     if config.product is None:
         raise ConfigError(f"{where}: config has no product", "give its name and version")
+    config.product.expand_location(config.output_location)
     return spec
 
 
@@ -220,8 +256,3 @@ def _check_plugin(name: str, where: str) -> None:
             f"{where}: unknown plugin {name!r}",
             f"did you mean {near[0]!r}? One of your own must be installed here, too",
         )
-
-
-def _bare(message: str) -> str:
-    """Without pydantic's preface to errors of ours."""
-    return re.sub(r"(^|: )Value error, ", r"\1", message)

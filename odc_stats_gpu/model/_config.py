@@ -117,8 +117,11 @@ def explain(
     model: type[BaseModel] = RunConfig,
     remedy: str = "see `odc-stats-gpu run --help`",
 ) -> tuple[str, str]:
-    """First pydantic error as (message, remedy); suggests a key of `model` for an unknown one."""
-    err = exc.errors()[0]
+    """First pydantic error as (message, remedy); suggests a key of `model` for an unknown one.
+
+    An unknown key comes first: it may be what a missing one was meant to be.
+    """
+    err = min(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = ".".join(str(p) for p in err["loc"])
     if err["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(err["loc"][-1]), _known(err["loc"][:-1], model), n=1)

@@ -165,6 +165,17 @@ def test_workers_get_the_configuration_that_run_accepts(job):
         ({"resources": {"memory": "26 GB"}}, "resources.memory"),
         ({"replicas": 0}, "replicas = 0"),
         ({"bucket": ""}, "give `bucket`"),
+        ({"bucket": "s3://dest"}, "without s3://"),
+        ({"workers": 3}, "unknown key 'workers'.*did you mean 'replicas'"),
+        ({"memory": "8Gi"}, "did you mean 'resources.memory'"),
+        ({"region": "sydney"}, "region = 'sydney': must be such as ap-southeast-2"),
+        ({"replicas": True}, "replicas = True"),
+        ({"resources": {"cpu": 0}}, "resources.cpu = 0: must be more than 0"),
+        ({"resources": "8Gi"}, "keys cpu, memory, scratch, cache"),
+        ({"env": {"A B": 1}}, "'A B' is no name"),
+        ({"env": {"A": None}}, "A needs a text"),
+        ({"endpoint_url": "moto:5000"}, "must be http://host:port"),
+        ({"prefix": "{prodct}/x"}, "can't fill in the location"),
         ({"filedb": "x.db"}, "can't be seen by pods"),
         ({"config": {"plugin": "gm-ls", "product": {"name": "p"}, "thread": 3}}, "'threads'"),
         ({"config": {"product": {"name": "p"}}}, "no plugin"),
@@ -178,8 +189,38 @@ def test_a_wrong_job_file_is_told_in_one_line(job, change, message):
         parse_job(job | change, "job.yaml")
     text = str(caught.value)
     assert re.search(message, text)
-    assert text.startswith("job.yaml: ")
+    assert text.startswith(("job.yaml: ", "can't fill in"))
     assert "\n" not in text
+
+
+def test_six_keys_make_a_job(job):
+    """Name and region are in the queue's URL; the place for tiles is in the configuration."""
+    config = job["config"] | {"output_location": "s3://dest/{product}"}
+    url = "https://sqs.us-west-2.amazonaws.com/123456789012/GM_ls.fifo"
+    small = {
+        "queue": url, "db": "s3://dbs/x.db", "image": job["image"], "replicas": 3,
+        "gpu_type": "NVIDIA L4", "config": config, "role_arn": None,
+    }  # fmt: skip
+    spec = parse_job(small)
+    assert (spec.name, spec.region, spec.gpu) == ("gm-ls", "us-west-2", ("l4",))
+    assert spec.run_config["filedb"] == "s3://dbs/x.db"
+    assert parse_job(job | {"kind": "ScaledJob", "capacity": "Spot"}).kind == "scaledjob"
+
+
+def test_an_unknown_key_is_told_before_what_it_may_have_been(job):
+    raw = {("imag" if k == "image" else k): v for k, v in job.items()}
+    with pytest.raises(ConfigError, match=r"unknown key 'imag'.*did you mean 'image'"):
+        parse_job(raw)
+
+
+def test_command_takes_the_region_of_the_environment(job, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    del job["region"]
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    assert main(["k8s", "render", "--config", str(file)]) == 0
+    assert "us-west-2" in capsys.readouterr().out
 
 
 def test_command_writes_to_stdout_and_to_a_folder(job, tmp_path, capsys, monkeypatch):
@@ -212,6 +253,16 @@ def test_images_of_any_registry_are_taken(job, image):
         ({"gpu": "rtx"}, "unknown GPU 'rtx'"),
         ({"image": "A B"}, "image = 'A B'"),
         ({"queue": None}, "queue"),
+        (
+            {
+                "config": {
+                    "plugin": "gm-ls",
+                    "plugin_config": {"band": []},
+                    "product": {"name": "p"},
+                }
+            },
+            "unknown key 'band' (did you mean 'bands'?)",
+        ),
         ({"config": {"plugin": "gm-lss", "product": {"name": "p"}}}, "gm-lss"),
     ],
     ids=str,
