@@ -6,11 +6,14 @@ import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from odc_stats_gpu.engine._doctor_access import credentials, datacube
-from odc_stats_gpu.engine._doctor_gpu import gpu_findings
+from odc_stats_gpu.engine._doctor_gpu import gpu_findings, profilers
 from odc_stats_gpu.engine._finding import Finding, lack, look, safely
+from odc_stats_gpu.engine._kernel_check import kernel_finding
 from odc_stats_gpu.engine._limits import (
     cgroup_memory,
     cpu_count,
@@ -29,9 +32,15 @@ def examine(env: str | None = None, *, quick: bool = False) -> list[Finding]:
 
     `env`: datacube environment to try. `quick`: compile no kernel, wait for no network.
     """
+    with ThreadPoolExecutor(1) as meanwhile:
+        kernels = meanwhile.submit(safely, "cuda kernels", partial(kernel_finding, quick=quick))
+        gpus = [*safely("python", _python), *gpu_findings()]
+        machine = _machine(env, quick=quick)
+        return [*gpus, *kernels.result(), *profilers(), *machine]
+
+
+def _machine(env: str | None, *, quick: bool) -> list[Finding]:
     return [
-        *safely("python", _python),
-        *gpu_findings(quick=quick),
         *safely("numba", _numba, needed=True),
         *safely("cpus", _cpus),
         *safely("memory", _memory, needed=True),

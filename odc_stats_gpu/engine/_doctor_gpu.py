@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,12 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, distributions, version
 from typing import Any
 
+from odc_stats_gpu.engine._cuda_cluster import Gpu, visible
 from odc_stats_gpu.engine._finding import Finding, lack, look, safely
+from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._limits import show_bytes
 
-_EXTRA = "needed for GPUs only: pip install 'odc-stats-gpu[cuda13]' (or cuda12 for older drivers)"
+EXTRA = "needed for GPUs only: pip install 'odc-stats-gpu[cuda13]' (or cuda12 for older drivers)"
 _PACKAGES = (
     ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy")),
     ("numba_cuda", ("numba-cuda",)),
@@ -41,7 +44,7 @@ _PROFILERS = {
 }
 
 
-def gpu_findings(*, quick: bool) -> list[Finding]:
+def gpu_findings() -> list[Finding]:
     """Everything about GPUs, in the order in which one would look; nothing raises."""
     return [
         *safely("gpu", _gpus),
@@ -52,8 +55,15 @@ def gpu_findings(*, quick: bool) -> list[Finding]:
             for f in safely(module, partial(_package, module, names))
         ),
         *safely("device", _device),
-        *safely("cuda kernels", partial(_kernels, quick=quick)),
-        *(f for tool in _PROFILERS for f in safely(tool, partial(_profiler, tool))),
+    ]
+
+
+def profilers() -> list[Finding]:
+    """What `run --profile` needs."""
+    found = ((tool, shutil.which(tool), remedy) for tool, remedy in _PROFILERS.items())
+    return [
+        look(tool, path) if path else lack(tool, "not installed", remedy)
+        for tool, path, remedy in found
     ]
 
 
@@ -66,18 +76,27 @@ def _gpus() -> list[Finding]:
         return [lack("gpu", problem, "tiles are made on the CPU; for CUDA install a driver")]
     import pynvml as nvml
 
+    places = list_gpus()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    shown = {uuid for gpu in visible(places, listed) for uuid in (gpu.uuid, gpu.parent)}
     nvml.nvmlInit()
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(count)]
         names = ", ".join(dict.fromkeys(_text(nvml.nvmlDeviceGetName(h)) for h in handles))
         driver = _text(nvml.nvmlSystemGetDriverVersion())
         summary = look("gpu", f"{count}: {names}; driver {driver}, CUDA {_dotted(_cuda(nvml))}")
-        return [summary, *(_board(nvml, k, handle) for k, handle in enumerate(handles))]
+        boards = []
+        for k, handle in enumerate(handles):
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+            instances = [gpu for gpu in places if gpu.parent == uuid]
+            hidden = "" if uuid in shown else f"hidden by CUDA_VISIBLE_DEVICES={listed}"
+            boards.append(_board(nvml, k, handle, instances, hidden))
+        return [summary, *boards]
     finally:
         nvml.nvmlShutdown()
 
 
-def _board(nvml: Any, index: int, handle: Any) -> Finding:
+def _board(nvml: Any, index: int, handle: Any, instances: Sequence[Gpu], hidden: str) -> Finding:
     """One GPU: what it is, what is free, what is wrong with it."""
 
     def ask(name: str, *arguments: Any) -> Any:
@@ -87,6 +106,8 @@ def _board(nvml: Any, index: int, handle: Any) -> Finding:
         return None
 
     facts, troubles = [_text(nvml.nvmlDeviceGetName(handle))], []
+    if hidden:
+        facts.append(hidden)
     major, minor = ask("nvmlDeviceGetCudaComputeCapability") or (0, 0)
     facts.append(f"compute capability {major}.{minor}")
     memory = ask("nvmlDeviceGetMemoryInfo")
@@ -96,7 +117,10 @@ def _board(nvml: Any, index: int, handle: Any) -> Finding:
             troubles.append("little free memory: see who uses it with nvidia-smi")
     mig = ask("nvmlDeviceGetMigMode")
     if mig is not None and mig[0] == 1:
-        facts.append("MIG on")
+        parts = [show_bytes(part.memory) for part in instances]
+        facts.append(f"MIG on, {len(parts)} instances {' + '.join(parts)}".rstrip())
+        if not parts:
+            troubles.append("make instances with nvidia-smi mig, or turn MIG off")
     ecc = ask("nvmlDeviceGetEccMode")
     if ecc is not None:
         facts.append(f"ECC {'on' if ecc[0] else 'off'}")
@@ -133,7 +157,7 @@ def cuda_wheels(driver: int, wheels: dict[str, int]) -> Finding:
     """Whether driver and wheels go together; `driver`: newest CUDA as NVML counts, 0 for none."""
     majors = sorted(set(wheels.values()))
     if not majors:
-        return lack("cuda wheels", "none", _EXTRA)
+        return lack("cuda wheels", "none", EXTRA)
     if len(majors) > 1:
         of_each = "; ".join(f"CUDA {m}: {_names(wheels, m)}" for m in majors)
         return lack(
@@ -187,7 +211,7 @@ def _text(value: str | bytes) -> str:
 
 def _package(module: str, names: Iterable[str]) -> Finding:
     if importlib.util.find_spec(module) is None:
-        return lack(module, "not installed", _EXTRA)
+        return lack(module, "not installed", EXTRA)
     for name in names:
         with suppress(PackageNotFoundError):
             return look(module, f"{name} {version(name)}")
@@ -199,47 +223,3 @@ def _device() -> Finding:
 
     device, why = open_device("auto")
     return look("device", why.removeprefix("device ") or device.name)
-
-
-def _kernels(*, quick: bool) -> Finding:
-    """Whether every kernel compiles for the devices that are here, or for one that isn't."""
-    from odc_stats_gpu.engine._kernel_check import DEFAULT, check_kernels, show
-
-    if quick:
-        return look("cuda kernels", "not compiled (--quick)")
-    if importlib.util.find_spec("numba_cuda") is None:
-        return lack("cuda kernels", "not compiled: numba-cuda is not installed", _EXTRA)
-    here = _capabilities()
-    targets = here or [DEFAULT]
-    count, problems = check_kernels(targets)
-    text = f"for {', '.join(map(show, targets))}{'' if here else ', a device that is not here'}"
-    if problems:
-        return lack(
-            "cuda kernels", f"{len(problems)} of {count} don't compile {text}: {problems[0]}",
-            "use --device cpu, or another of the extras cuda13 and cuda12",
-        )  # fmt: skip
-    return look("cuda kernels", f"all {count} compile {text}")
-
-
-def _capabilities() -> Sequence[tuple[int, int]]:
-    """Compute capabilities of the GPUs of this machine, each once."""
-    from odc_stats_gpu.engine._device import nvml_devices
-
-    count, _ = nvml_devices()
-    if not count:
-        return []
-    import pynvml as nvml
-
-    nvml.nvmlInit()
-    try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(count)]
-        return list(
-            dict.fromkeys(tuple(nvml.nvmlDeviceGetCudaComputeCapability(h)) for h in handles)
-        )
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _profiler(tool: str) -> Finding:
-    path = shutil.which(tool)
-    return look(tool, path) if path else lack(tool, "not installed", _PROFILERS[tool])

@@ -16,24 +16,65 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+from odc_stats_gpu.engine._doctor_gpu import EXTRA
+from odc_stats_gpu.engine._finding import Finding, lack, look
 
 SHARES = 3
 """Processes: the geomedian of ten bands takes longer than everything else."""
 _BANDS = (10, 6)
 DEFAULT = (9, 0)
-_PATIENCE = 120.0
+_PATIENCE = 300.0
+"""Seconds; ten or so on an idle machine."""
 Target = tuple[int, int]
+
+
+def kernel_finding(*, quick: bool) -> Finding:
+    """Whether every kernel compiles for the devices that are here, or for one that isn't."""
+    if quick:
+        return look("cuda kernels", "not compiled (--quick)")
+    if find_spec("numba_cuda") is None:
+        return lack("cuda kernels", "not compiled: numba-cuda is not installed", EXTRA)
+    here = _capabilities()
+    targets = here or [DEFAULT]
+    count, problems = check_kernels(targets)
+    text = f"for {', '.join(map(show, targets))}{'' if here else ', a device that is not here'}"
+    if problems:
+        return lack(
+            "cuda kernels", f"{len(problems)} of {count} don't compile {text}: {problems[0]}",
+            "use --device cpu, or another of the extras cuda13 and cuda12",
+        )  # fmt: skip
+    return look("cuda kernels", f"all {count} compile {text}")
+
+
+def _capabilities() -> Sequence[Target]:
+    """Compute capabilities of the GPUs of this machine, each once."""
+    from odc_stats_gpu.engine._device import nvml_devices
+
+    count, _ = nvml_devices()
+    if not count:
+        return []
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(count)]
+        return list(
+            dict.fromkeys(tuple(nvml.nvmlDeviceGetCudaComputeCapability(h)) for h in handles)
+        )
+    finally:
+        nvml.nvmlShutdown()
 
 
 def check_kernels(targets: Sequence[Target]) -> tuple[int, list[str]]:
     """How many kernels were tried for these compute capabilities, and what is wrong with which."""
     kept = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
     words = [f"{major}.{minor}" for major, minor in targets]
-    module = f"{__name__.rpartition('.')[0]}._kernel_check"
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", module, str(share), *words],
+            [sys.executable, "-m", __name__, str(share), *words],
             env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for share in range(SHARES)
@@ -80,9 +121,9 @@ def _share(number: int) -> Iterator[tuple[str, Any, Any, bool]]:
     for room in pkgutil.iter_modules(kernels.__path__):
         if not room.ispkg or room.name == "geomedian":
             continue
-        with suppress(ModuleNotFoundError):
-            cuda = import_module(f"{kernels.__name__}.{room.name}.cuda")
-            yield from ((*listed, False) for listed in cuda.KERNELS)
+        name = f"{kernels.__name__}.{room.name}.cuda"
+        if find_spec(name) is not None:
+            yield from ((*listed, False) for listed in import_module(name).KERNELS)
 
 
 def _compile(function: Any, types: Any, fastmath: bool, cc: Target) -> None:
@@ -104,9 +145,12 @@ def _compile(function: Any, types: Any, fastmath: bool, cc: Target) -> None:
 
 def main(share: int, targets: Sequence[Target]) -> None:
     """Compile that share for every target; a line for each kernel."""
+    import gc
     from types import SimpleNamespace
 
     from numba.cuda import dispatcher
+
+    gc.disable()  # a short life full of small objects
 
     for name, function, types, fastmath in _share(share):
         problem = ""

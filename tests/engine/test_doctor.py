@@ -13,7 +13,7 @@ import pytest
 
 from odc_stats_gpu.engine import Finding, _kernel_check, examine
 from odc_stats_gpu.engine._doctor_access import credentials
-from odc_stats_gpu.engine._doctor_gpu import cuda_wheels, gpu_findings, installed_wheels
+from odc_stats_gpu.engine._doctor_gpu import cuda_wheels, installed_wheels, profilers
 from odc_stats_gpu.engine._finding import safely
 from odc_stats_gpu.errors import ConfigError
 
@@ -69,7 +69,7 @@ def test_gpus_are_told_one_by_one(library):
         library, 2, memory=[16 * GIB, 24 * GIB], free=[12 * GIB, GIB], simulate=False, ecc="0,3",
         clock="1590,300", slowed="4,64", mig=[0, 2],
     )  # fmt: skip
-    code, found = doctor("--quick", **env)
+    code, found = doctor("--quick", **env, CUDA_VISIBLE_DEVICES="0")
     assert code == 0
     assert found["gpu"] == {
         "what": "gpu", "ok": True, "found": "2: Imaginary GPU; driver 580.00, CUDA 13.0",
@@ -82,7 +82,13 @@ def test_gpus_are_told_one_by_one(library):
         "SM clock 1590 of 1980 MHz"
     )
     assert not ill["ok"]
-    for fact in ("MIG on", "1.0 GiB free", "3 memory errors", "slowed by heat"):
+    for fact in (
+        "MIG on, 2 instances 12.0 GiB + 12.0 GiB",
+        "hidden by CUDA_VISIBLE_DEVICES=0",
+        "1.0 GiB free",
+        "3 memory errors",
+        "slowed by heat",
+    ):
         assert fact in ill["found"]
     for remedy in ("nvidia-smi", "reset the GPU", "cooling"):
         assert remedy in ill["remedy"]
@@ -175,7 +181,7 @@ def test_credentials_without_a_region(monkeypatch):
 def test_profilers_are_found_on_the_path(monkeypatch, tmp_path):
     (tmp_path / "nsys").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = {f.what: f for f in gpu_findings(quick=True)}
+    found = {f.what: f for f in profilers()}
     assert found["nsys"].found == str(tmp_path / "nsys")
     assert "--profile ncu" in found["ncu"].remedy
 
@@ -242,11 +248,8 @@ def test_every_kernel_compiles_for_the_device_that_is_here(library):
 
 
 def test_the_function_is_public_and_quick_when_asked(monkeypatch):
-    monkeypatch.setattr(
-        "odc_stats_gpu.engine._doctor.datacube", lambda _env: Finding("datacube", ok=True, found="")
-    )
-    assert [f.what for f in examine(quick=True)] == ORDER
-    assert (
-        "not compiled"
-        in next(f for f in gpu_findings(quick=True) if f.what == "cuda kernels").found
-    )
+    nobody = Finding("datacube", ok=True, found="not asked")
+    monkeypatch.setattr("odc_stats_gpu.engine._doctor.datacube", lambda _env: nobody)
+    findings = {f.what: f for f in examine(quick=True)}
+    assert list(findings) == ORDER
+    assert findings["cuda kernels"].found == "not compiled (--quick)"
