@@ -34,10 +34,10 @@ _ALONGSIDE = ("xarray", "numba")
 
 
 class _Later(ModuleType):
-    """Stands for a module until somebody needs something of it."""
+    """Stands for a module until somebody needs something of it, or imports a part of it."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("__path__", "__file__", "__wrapped__"):
+        if name in ("__file__", "__wrapped__"):
             raise AttributeError(name)
         return getattr(_load(self.__name__), name)
 

@@ -155,7 +155,8 @@ class WorkerExecutor:
 
     def _sweep(self, job: TaskJob) -> None:
         """Let a new worker remove what the dead one left of the tile."""
-        with contextlib.suppress(_Died, TimeoutError, OdcStatsError):
+        # whatever goes wrong here, what is told is what went wrong before
+        with contextlib.suppress(_Died, TimeoutError, OdcStatsError, RuntimeError):
             self._ask(("sweep", job), time.monotonic() + _SWEEP)
 
     def _ask(

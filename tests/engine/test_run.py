@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -87,6 +89,15 @@ def test_a_cancelled_tile_is_no_failure():
     summary = run_tasks(jobs(2), executor, lambda *_: pytest.fail("no result to report"))
     assert summary.interrupted
     assert summary.failed == []
+
+
+def test_a_part_of_a_module_that_stands_in_loads_it():
+    """What the first read doesn't need is imported later, whoever asks for it and how."""
+    code = (
+        "import sys; from odc_stats_gpu.engine._preload import preload; preload(); "
+        "assert 'botocore' not in sys.modules; from boto3.exceptions import Boto3Error"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_auto_without_a_gpu_is_the_cpu_and_says_why(monkeypatch):

@@ -7,10 +7,15 @@ is left.
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from realfleet import SECONDS_TO_LEAVE, until
 
+from odc_stats_gpu.output import open_store
 from odc_stats_gpu.tasks import TaskDb
 from odc_stats_gpu.telemetry import FAULT_POINTS
 
@@ -62,12 +67,78 @@ def tile(db):
 def held(fleet, tmp_path, step, *options, idle=0.0):
     """A worker that has come to a step and waits there; `go(mark)` lets it pass."""
     mark = tmp_path / "mark"
+    step, _, more = step.partition(",")
     name, _, number = step.partition(":")
     condition = f"{number}:" if number else ""
-    worker = fleet.start(*options, fault=f"{name}:hold:{condition}once={mark}", idle=idle)
+    fault = f"{name}:hold:{condition}once={mark},{more}".rstrip(",")
+    worker = fleet.start(*options, fault=fault, idle=idle)
     assert until(mark.exists, 60) or not worker.alive, worker.log.read_text()
     assert worker.alive, worker.log.read_text()
     return worker, lambda: mark.write_text("go")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("s3", [True, False], ids=["s3", "folder"])
+def test_killed_between_the_old_item_and_the_new(fleet, tile, tmp_path, s3):
+    """With --overwrite a tile is unfinished while its files change."""
+    one = fleet(s3=s3, config={"job_queue_max_lease": LEASE, "renew_safety_margin": 2})
+    one.publish([tile])
+    one.finish("--max-tasks", "1")
+    one.publish([tile])
+    worker, _ = held(one, tmp_path, "item_withdrawn", "--overwrite")
+    assert one.finished() == []
+    for process in worker.family:
+        process.kill()
+    assert one.finish("--overwrite", "--max-tasks", "1", idle=LEASE + 9).told["done"] == 1
+    one.judge([tile])
+
+
+@pytest.mark.slow
+def test_killed_between_the_copy_and_the_original(fleet, tile, tmp_path):
+    """Interrupted work was sent again, the original not yet deleted: both are served, one works."""
+    one = fleet(config={"job_queue_max_lease": LEASE, "renew_safety_margin": 2})
+    one.publish([tile])
+    mark = tmp_path / "copied"
+    worker = one.start(fault=f"block_read:stop,copy_sent:hold:once={mark}")
+    assert until(lambda: one.status.in_flight, 60)
+    assert until(lambda: worker.said("first_read"), 60)
+    worker.terminate()
+    assert until(mark.exists, 10)
+    worker.process.kill()
+    last = one.finish(idle=LEASE + 3)
+    assert last.counted == {"done": 1, "skipped": 1, "failed": 0}
+    one.judge([tile])
+
+
+@pytest.mark.slow
+def test_killed_before_the_release_of_a_failed_tile(fleet, tile, tmp_path):
+    one = fleet(receives=2, config={"job_queue_max_lease": LEASE, "renew_safety_margin": 2})
+    one.publish([tile])
+    worker, _ = held(one, tmp_path, "before_release,task_planned:fail")
+    for process in worker.family:
+        process.kill()
+    one.finish(idle=LEASE + 3)
+    one.judge([tile])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["upload_begun", "part_uploaded"])
+def test_killed_in_a_multipart_upload(fleet, step, monkeypatch):
+    """Nothing is to be seen of it; the parts go with the next attempt, or when they are old."""
+    one = fleet(s3=True)
+    code = (
+        "import sys; from odc_stats_gpu.output import open_store; "
+        "open_store(sys.argv[1]).put('t/a.tif', bytes(40 << 20), 'image/tiff', expect=None)"
+    )
+    command = [sys.executable, "-c", code, one.location]
+    env = {**os.environ, "ODC_STATS_FAULT": f"{step}:kill"}
+    killed = subprocess.run(command, env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    store = open_store(one.location)
+    assert list(store.list()) == []
+    assert one.s3.list_multipart_uploads(Bucket=one.bucket)["Uploads"]
+    subprocess.run(command, check=True)
+    assert len(store.read("t/a.tif")) == 40 << 20
 
 
 @pytest.mark.parametrize(("store", "step", "what"), list(cases()))
