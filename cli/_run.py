@@ -141,6 +141,13 @@ def run(
         bool,
         typer.Option("--spot-notice/--no-spot-notice", help="Heed EC2's notice of a reclaim."),
     ] = True,
+    prefetch: Annotated[
+        bool,
+        typer.Option(
+            "--prefetch/--no-prefetch",
+            help="Take and plan the next message while a tile is in work. Default: no.",
+        ),
+    ] = False,
     profile: Annotated[
         Literal["nsys", "ncu"] | None,
         typer.Option(
@@ -204,7 +211,9 @@ def run(
         from odc_stats_gpu.cli._run_queue import QueueOptions, run_queue
 
         request = RunRequest(raw, path, (), _process_start(), level, queue=True)
-        options = QueueOptions(from_sqs, idle_timeout, max_tasks, metrics_port, spot_notice)
+        options = QueueOptions(
+            from_sqs, idle_timeout, max_tasks, metrics_port, spot_notice, prefetch
+        )
         return run_queue(request, options, log_format, debug)
     request = RunRequest(raw, path, tuple(selectors), _process_start(), level)
     return _dry(request, log_format) if dry_run else _real(request, log_format, debug)

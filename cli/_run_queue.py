@@ -23,6 +23,7 @@ class QueueOptions(NamedTuple):
     max_tasks: int | None
     metrics_port: int | None
     spot_notice: bool
+    prefetch: bool
 
 
 def run_queue(
@@ -83,6 +84,7 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
             terms = QueueTerms(
                 url, config.job_queue_max_lease, config.renew_safety_margin, options.idle_timeout,
                 options.max_tasks, request.filedb, config.heartbeat_filepath,
+                options.prefetch,
             )  # fmt: skip
             summary = work_queue(terms, executor, lambda _, result: tell(result, debug), token)
         except Cancelled:

@@ -125,6 +125,9 @@ class DaskExecutor:
         thread.start()
         return future
 
+    def expect(self, job: TaskJob) -> None:
+        """Nothing is prepared: tasks from a queue aren't made here."""
+
     def kill(self, reason: str) -> None:
         """Stop every tile; the workers that made them are ended."""
         self._token.cancel(reason)

@@ -25,6 +25,9 @@ class Executor(Protocol):
         raising Cancelled.
         """
 
+    def expect(self, job: TaskJob) -> None:
+        """A hint that this job may come next: what can be prepared is; it may be ignored."""
+
     def kill(self, reason: str) -> None:
         """Stop what is running within seconds; it publishes nothing. No more jobs are taken."""
 

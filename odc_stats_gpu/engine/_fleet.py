@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from odc_stats_gpu.engine._ahead import Ahead, job_of
 from odc_stats_gpu.engine._executor import Executor
 from odc_stats_gpu.engine._job import CancelToken, RunSummary, TaskJob, TaskResult
 from odc_stats_gpu.errors import Cancelled
@@ -45,6 +46,8 @@ class QueueTerms:
     filedb: str = ""
     """Database of messages that hold a bare tile id."""
     heartbeat: str = ""
+    prefetch: bool = False
+    """Take and prepare the next message while a tile is in work."""
 
 
 def work_queue(
@@ -77,7 +80,8 @@ def work_queue(
     )  # fmt: skip
     hand = Hand(executor, summary, on_result, token)
     with Keeper(terms.renew_margin, terms.heartbeat, lost) as keeper:
-        for delivery in deliveries(consumer, keeper, token.event):
+        ahead = Ahead(consumer, keeper, executor, token.event, enabled=terms.prefetch)
+        for delivery in ahead.following(deliveries(consumer, keeper, token.event)):
             with bind_log(
                 task=str(delivery.message.index), message_id=delivery.id,
                 attempt=delivery.lease.receives,
@@ -85,9 +89,14 @@ def work_queue(
                 future = hand.take(delivery)
                 while not hand.settle():
                     wait([future], timeout=_LOOK)
+                    if token.cancelled:
+                        ahead.give_back()  # at the same time as what is in work
+                    elif not terms.max_tasks or summary.total + 1 < terms.max_tasks:
+                        ahead.look()
             keeper.drop(delivery.lease)
             if token.cancelled or (terms.max_tasks and summary.total >= terms.max_tasks):
                 break
+        ahead.wait()
     summary.interrupted = token.cancelled
     summary.seconds = round(time.monotonic() - started, 3)
     return summary
@@ -117,7 +126,7 @@ class Hand:
         metrics.lease_event("received")
         metrics.task_started()
         self._lease, self._began = delivery.lease, time.monotonic()
-        self._job = TaskJob(str(delivery.message.index), delivery.message.filedb, guarded=True)
+        self._job = job_of(delivery)
         self._work = self._executor.submit(self._job, delivery.lease.check)
         return self._work
 

@@ -63,6 +63,9 @@ class InlineExecutor:
             self._token.interrupts = before
         return future
 
+    def expect(self, job: TaskJob) -> None:
+        """Nothing is prepared: one thing after the other."""
+
     def kill(self, reason: str) -> None:
         """Set the flag that the next step of the tile looks at."""
         self._token.cancel(reason)

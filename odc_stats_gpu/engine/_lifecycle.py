@@ -20,7 +20,6 @@ from odc_stats_gpu.engine._memory import BlockPlan
 from odc_stats_gpu.engine._pipeline import run_blocks
 from odc_stats_gpu.engine._session import Session, session_for
 from odc_stats_gpu.errors import Cancelled, OdcStatsError
-from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import RunConfig, Task
 from odc_stats_gpu.output import (
     ChangedError,
@@ -110,7 +109,7 @@ def _make(
     """Read, reduce, commit; False when somebody else was first."""
     plugin, config = session.plugin, session.config
     with stage("plan"):
-        plan = plan_tile(task, plugin, threads=session.threads)
+        plan = session.plan(task)
         bands = plugin.output_bands(task.products)
     fault_point("task_planned")
     token.check()

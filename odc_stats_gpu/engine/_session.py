@@ -16,6 +16,7 @@ from odc_stats_gpu.engine._gpus import own_gpu
 from odc_stats_gpu.engine._job import TaskJob
 from odc_stats_gpu.engine._limits import Limits, read_limits
 from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.ingest import TilePlan, plan_tile
 from odc_stats_gpu.model import OutputProduct, Plugin, Product, RunConfig, RunInfo, Task, TileIndex
 from odc_stats_gpu.output import Store, open_store
 from odc_stats_gpu.plugins import load_plugin
@@ -84,6 +85,7 @@ class Session:
         self.config = config
         self.stored: dict[str, int] = {}
         """Per product: pixels of the tile along the side of a block of its files."""
+        self._planned: TilePlan | None = None
         self.halvings = 0
         """How often blocks had to be halved because device memory ran out."""
         self.limits: Limits = read_limits(config.memory_limit)
@@ -139,6 +141,18 @@ class Session:
                 resolution=self.config.resolution,
                 dataset_filters=self.config.dataset_filters,
             )
+
+    def plan_ahead(self, job: TaskJob) -> None:
+        """Read and plan a tile that may be made next; from another thread than the one at work."""
+        task = self.task(job)
+        self._planned = plan_tile(task, self.plugin, threads=self.threads)
+
+    def plan(self, task: Task) -> TilePlan:
+        """What reading the tile takes: made ahead, when the task is still the same, or now."""
+        planned, self._planned = self._planned, None
+        if planned is not None and planned.task == task:
+            return planned
+        return plan_tile(task, self.plugin, threads=self.threads)
 
 
 def session_for(config: RunConfig) -> Session:

@@ -60,6 +60,7 @@ class WorkerExecutor:
         self._waiting: deque[tuple[TaskJob, Future[TaskResult], Guard | None]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._expected: TaskJob | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -94,6 +95,10 @@ class WorkerExecutor:
                 self._thread = threading.Thread(target=self._supervise, name="supervisor")
                 self._thread.start()
         return future
+
+    def expect(self, job: TaskJob) -> None:
+        """The worker plans this tile beside the one in work."""
+        self._expected = job
 
     def kill(self, reason: str) -> None:
         """Stop the tile in work; its temporary files are removed."""
@@ -175,6 +180,9 @@ class WorkerExecutor:
                     guard()
                 if limit is not None and time.monotonic() > limit:
                     raise TimeoutError
+                if self._expected is not None and message[0] == "job":
+                    expected, self._expected = self._expected, None
+                    process.pipe.send(("expect", expected))
                 if not wait([process.pipe], _LOOK):
                     continue
                 kind, *rest = process.pipe.recv()

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import FrameType
@@ -118,11 +119,26 @@ class _Worker:
         """Body of the thread that waits for messages, and for the parent's end."""
         try:
             while True:
-                self._inbox.put(self._pipe.recv())
+                message = self._pipe.recv()
+                if message[0] == "expect":
+                    threading.Thread(
+                        target=self._plan_ahead, args=message[1:], name="plan ahead", daemon=True
+                    ).start()
+                else:
+                    self._inbox.put(message)
         except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_LAST_WORDS)
             os._exit(1)
+
+    def _plan_ahead(self, job: TaskJob) -> None:
+        """Plan the tile that may be next; whatever is wrong with it is said when it is made."""
+        from odc_stats_gpu.engine._prepare import run_config
+        from odc_stats_gpu.engine._session import session_for
+
+        if self._request is not None:
+            with suppress(Exception):
+                session_for(run_config(self._request)).plan_ahead(job)
 
     def _terminate(self, _number: int, _frame: FrameType | None) -> None:
         """First SIGTERM: give up the tile. It interrupts waiting and Python code, not kernels."""

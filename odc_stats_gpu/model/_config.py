@@ -60,7 +60,7 @@ class RunConfig(BaseModel):
     max_processing_time: int = Field(default=0, ge=0)
     heartbeat_filepath: str = ""
     # queue
-    job_queue_max_lease: int = Field(default=300, gt=0)
+    job_queue_max_lease: int = Field(default=300, gt=0, le=43_200)  # SQS allows no more
     renew_safety_margin: int = Field(default=30, ge=0)
     future_poll_interval: float = Field(default=5, gt=0)
     # save-tasks

@@ -128,10 +128,11 @@ def is_missing(exc: Exception) -> bool:
     return "NonExistentQueue" in code or "QueueDoesNotExist" in code
 
 
-def attributes(url: str) -> dict[str, str]:
+def attributes(url: str, client: Any = None) -> dict[str, str]:
     """All attributes of a queue; raises StoreError when SQS doesn't answer."""
+    client = client or sqs_client(url)
     try:
-        answer = sqs_client(url).get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     except sqs_errors() as exc:
         raise StoreError(f"can't read the queue {url}: {exc}", "check AWS access") from None
     return {str(k): v for k, v in answer.get("Attributes", {}).items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from odc_stats_gpu.errors import ConfigError, StoreError
 from odc_stats_gpu.queue._calls import in_background, settled
-from odc_stats_gpu.queue._client import is_missing, sqs_client, sqs_errors
+from odc_stats_gpu.queue._client import attributes, is_missing, sqs_client, sqs_errors
 from odc_stats_gpu.queue._hand_back import hand_back
 from odc_stats_gpu.queue._keeper import Keeper
 from odc_stats_gpu.queue._lease import Lease, boot_clock
@@ -83,14 +83,15 @@ class Consumer:
         """Whether nothing has been visible for long enough."""
         return self._clock() - self._idle_since >= self._patience
 
-    def ask(self) -> Answer:
+    def ask(self, poll: int | None = None) -> Answer:
         """One long poll for one message, and whether others wait when there was none."""
         sent = self._clock()
         client: Any = self._given or sqs_client(self.url)
         try:
             answer = client.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=self._seconds,
-                WaitTimeSeconds=self._poll, AttributeNames=["All"], MessageAttributeNames=["All"],
+                WaitTimeSeconds=self._poll if poll is None else poll,
+                AttributeNames=["All"], MessageAttributeNames=["All"],
             )  # fmt: skip
             found = [
                 Lease(self.url, message, self._seconds, sent, self._clock, self._given)
@@ -127,16 +128,25 @@ class Consumer:
             self._idle_since = self._clock()
         return None
 
+    def ask_ahead(self) -> Delivery | None:
+        """A further task while one is in work, when no other worker has to go without for it.
+
+        That is when more messages are visible than are in anybody's hands.
+        """
+        with suppress(StoreError):
+            state = attributes(self.url, self._given)
+            visible = int(state.get("ApproximateNumberOfMessages", 0))
+            if visible > int(state.get("ApproximateNumberOfMessagesNotVisible", 0)):
+                return self.take(self.ask(poll=0))
+        return None
+
     def worked(self) -> None:
         """Time spent on a task isn't spent waiting."""
         self._idle_since = self._clock()
 
     def _visible(self, client: Any) -> bool:
-        with suppress(*sqs_errors()):  # to look may be forbidden, or fail now and then
-            attrs = client.get_queue_attributes(
-                QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
-            ).get("Attributes", {})
-            return int(attrs.get("ApproximateNumberOfMessages", 0)) > 0
+        with suppress(StoreError):  # to look may be forbidden, or fail now and then
+            return int(attributes(self.url, client).get("ApproximateNumberOfMessages", 0)) > 0
         return False
 
 

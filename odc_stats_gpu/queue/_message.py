@@ -28,7 +28,7 @@ class TaskMessage:
     @classmethod
     def parse(cls, body: str, filedb: str = "") -> TaskMessage:
         """Read a body; `filedb` serves bare tile ids. Raises MalformedMessageError."""
-        text = body.strip()
+        text = body.strip().lstrip("\ufeff")
         if not text.startswith("{"):
             if not filedb:
                 raise MalformedMessageError(
@@ -38,11 +38,14 @@ class TaskMessage:
             return cls(filedb, _index(text))
         try:
             doc = json.loads(text)
-            where, index = str(doc.get("filedb") or filedb), _index(str(doc["tile_idx"]))
+            where, tile = doc.get("filedb") or filedb, doc["tile_idx"]
             if not where:
                 raise KeyError("filedb")
+            if not isinstance(where, str) or not isinstance(tile, str):
+                raise TypeError("filedb and tile_idx are texts")
+            index = _index(tile)
             return cls(where, index)
-        except (ValueError, KeyError, AttributeError, RecursionError) as exc:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as exc:
             raise MalformedMessageError(
                 f"message {text[:80]!r} is no task: {exc!r}",
                 'expected {"filedb": "s3://...", "tile_idx": "2019--P1Y/03/04"}',

@@ -16,7 +16,9 @@ from moto.server import ThreadedMotoServer
 
 from odc_stats_gpu.demo import write_archive
 from odc_stats_gpu.engine import TaskJob, local_database, process_task
+from odc_stats_gpu.engine._session import session_for
 from odc_stats_gpu.errors import ConfigError, StoreError
+from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import parse_config
 from odc_stats_gpu.tasks import Eo3Source, TaskDb, save_tasks
 
@@ -185,14 +187,18 @@ def databases(tmp_path_factory):
     return folder, first, last
 
 
-def make(tile, filedb, folder, **options):
-    config = parse_config({
+def config(folder):
+    return parse_config({
         "plugin": "pq",
         "plugin_config": {"mask_band": "fmask", "filters": {"clear_0_1": [["dilation", 1]]}},
         "product": {"name": "pc", "short_name": "pc", "version": "1"},
         "output_location": str(folder), "threads": 1, "memory_limit": "2Gi",
     })  # fmt: skip
-    result = process_task(TaskJob(str(tile), filedb, **options), config, confirm=lambda: None)
+
+
+def make(tile, filedb, folder, **options):
+    job = TaskJob(str(tile), filedb, **options)
+    result = process_task(job, config(folder), confirm=lambda: None)
     return result.error or result.status
 
 
@@ -233,3 +239,20 @@ def test_a_run_keeps_to_the_database_of_its_start(databases, tmp_path):
     new.write_bytes((folder / "two.db").read_bytes())
     new.replace(path)
     assert make(first, str(path), tmp_path / "out") == "skipped"
+
+
+def test_a_plan_made_ahead_serves_the_same_task_only(databases, tmp_path, monkeypatch):
+    folder, first, last = databases
+    path, out, planned = str(folder / "one.db"), tmp_path / "out", []
+
+    def plan(task, *arguments, **options):
+        planned.append(str(task.index))
+        return plan_tile(task, *arguments, **options)
+
+    monkeypatch.setattr("odc_stats_gpu.engine._session.plan_tile", plan)
+    session = session_for(config(out))
+    session.plan_ahead(TaskJob(str(first), path, guarded=True))
+    assert make(last, path, out, guarded=True) == "done"
+    session.plan_ahead(TaskJob(str(first), path, guarded=True))
+    assert make(first, path, out, guarded=True) == "done"
+    assert planned == [str(first), str(last), str(first)]

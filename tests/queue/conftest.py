@@ -36,7 +36,7 @@ class Proxy:
     """Forwards to moto; `refuse` maps an SQS action to the error it answers instead.
 
     `delay` maps actions to seconds before they take effect, `*` is for all; `keys` are the access
-    keys that calls were signed with.
+    keys that calls were signed with; `answers` are given instead of moto's, `bodies` were asked.
     """
 
     def __init__(self, target: str) -> None:
@@ -44,6 +44,8 @@ class Proxy:
         self.fail_entries: set[str] = set()
         self.delay: dict[str, float] = {}
         self.keys: set[str] = set()
+        self.answers: dict[str, dict] = {}
+        self.bodies: dict[str, dict] = {}
         self.leave = threading.Event()
         proxy = self
 
@@ -71,6 +73,9 @@ class Proxy:
     def handle(self, target, action, body, headers):
         self.keys.add(headers.get("Authorization", "").partition("Credential=")[2].split("/")[0])
         self.leave.wait(self.delay.get(action, self.delay.get("*", 0)))
+        self.bodies[action] = json.loads(body or b"{}")
+        if action in self.answers:
+            return 200, json.dumps(self.answers[action]).encode()
         if action in self.refuse:
             status, code = self.refuse[action]
             return status, json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode()

@@ -107,7 +107,11 @@ class Queue:
 
     def get_queue_attributes(self, **_):
         visible = sum(m.visible_at <= self.clock.now for m in self.messages)
-        return {"Attributes": {"ApproximateNumberOfMessages": str(visible)}}
+        flying = len(self.messages) - visible
+        counts = {"": visible, "NotVisible": flying}
+        return {
+            "Attributes": {f"ApproximateNumberOfMessages{k}": str(v) for k, v in counts.items()}
+        }
 
     def change_message_visibility(self, **options):
         def effect():
@@ -193,6 +197,9 @@ class Executor:
     def submit(self, job, guard):
         self.future, self.steps = Future(), self._life(job, guard)
         return self.future
+
+    def expect(self, job):
+        self.expected = job
 
     def kill(self, reason):
         self.token.cancel(reason)

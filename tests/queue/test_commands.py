@@ -84,3 +84,54 @@ def test_status_is_readable_and_json(sqs, queues, capsys):
 def test_an_unknown_queue_is_one_line_and_exit_2(sqs, capsys):
     assert main(["queue-status", "nowhere"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_service_without_native_moves_says_so_in_one_line(sqs, queues, capsys):
+    sqs.send_message(QueueUrl=queues[1], MessageBody="m")
+    assert main(["redrive-queue", name(queues[1]), "--native"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "StartMessageMoveTask" in err
+    assert "leave out --native" in err
+    assert queue_status(queues[1]).visible == 1
+
+
+def test_where_there_are_native_moves_they_are_used(sqs, queues, proxy, capsys):
+    proxy.answers["StartMessageMoveTask"] = {"TaskHandle": "handle-1"}
+    assert main(["redrive-queue", name(queues[1]), "--native"]) == 0
+    assert "handle-1" in capsys.readouterr().out
+    asked = proxy.bodies["StartMessageMoveTask"]
+    assert asked["SourceArn"].endswith(name(queues[1]))
+    assert asked["DestinationArn"].endswith(name(queues[0]))
+
+
+def test_a_worker_without_a_queue_is_one_line_and_exit_2(sqs, tmp_path, capsys):
+    options = ["--plugin", "pq", "--location", str(tmp_path), "--no-spot-notice"]
+    assert main(["run", "--from-sqs", "nowhere", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    url = f"{sqs.meta.endpoint_url}/123456789012/nowhere"
+    assert main(["run", "--from-sqs", url, *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_lease_longer_than_sqs_allows_is_refused(sqs, queues, tmp_path, capsys):
+    options = ["--config", "{plugin: pq, job_queue_max_lease: 50000}", "--location", str(tmp_path)]
+    assert main(["run", "--from-sqs", name(queues[0]), *options]) == 2
+    assert "job_queue_max_lease" in capsys.readouterr().err
+
+
+def test_a_watcher_goes_on_while_the_queue_does_not_answer(sqs, queues, proxy, monkeypatch, capsys):
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        proxy.refuse["GetQueueAttributes"] = (403, "AccessDenied")
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("odc_stats_gpu.cli._queue.time.sleep", sleep)
+    assert main(["queue-status", queues[0], "--watch", "7", "--json"]) == 3
+    told = capsys.readouterr()
+    assert looks == [7, 7, 7]
+    assert json.loads(told.out.splitlines()[0])["visible"] == 0
+    assert told.err.count("can't read the queue") == 2

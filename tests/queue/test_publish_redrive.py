@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
 
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import TileIndex
 from odc_stats_gpu.queue import (
+    Consumer,
     MalformedMessageError,
     TaskMessage,
+    forget_clients,
     publish,
     queue_status,
     queue_url,
     redrive,
     redrive_target,
+    sqs_client,
 )
+from odc_stats_gpu.queue._batch import Outgoing, batches
 
 TILES = [TileIndex("2019--P1Y", x, 4) for x in range(-3, 20)]
 
@@ -65,8 +75,15 @@ def test_messages_are_read_in_both_dialects():
 
 @pytest.mark.parametrize(
     "body",
-    ["", "{", "[]", '{"filedb": "x"}', '{"tile_idx": 3}', "2019--P1Y/3", '{"a":1} x', "null"],
-)
+    [
+        "", "{", "[]", '{"filedb": "x"}', '{"tile_idx": 3}', "2019--P1Y/3", '{"a":1} x', "null",
+        '{"filedb": 3, "tile_idx": "2019--P1Y/3/4"}', '["2019--P1Y/3/4"]', "\x01\x02\x7f",
+        '{"filedb": ["x"], "tile_idx": "2019--P1Y/3/4"}', '{"tile_idx": "2019--P1Y/3/4.5"}',
+        '{"tile_idx": "0000--P1Y/3/4"}', "[" * 100_000, '{"a":' * 50_000, "9" * 200_000,
+        '{"tile_idx": "2019--P1Y/3/' + "4" * 5000 + '"}',
+    ],
+    ids=lambda body: body[:30],
+)  # fmt: skip
 def test_a_malformed_message_is_named_never_fatal(body):
     with pytest.raises(MalformedMessageError):
         TaskMessage.parse(body, "a.db")
@@ -138,6 +155,130 @@ def test_status_counts_the_dead_too(sqs, queues):
 def test_an_unknown_queue_is_named(sqs):
     with pytest.raises(ConfigError, match=r"no queue 'nowhere'.*AWS_DEFAULT_REGION"):
         queue_url("nowhere")
+
+
+def test_large_messages_travel_in_smaller_batches(sqs, queues):
+    live, dead = queues
+    for k in range(6):
+        sqs.send_message(QueueUrl=dead, MessageBody=f"{k}" + "x" * 100_000)
+    summary = redrive(dead, live)
+    assert (summary.moved, summary.failed) == (6, {})
+    assert sorted(m["Body"][0] for m in drain(sqs, live)) == list("012345")
+    bodies = [Outgoing("x" * 100_000, {"a": {"DataType": "String", "StringValue": "y" * 50_000}})]
+    assert [len(b) for b in batches(bodies * 5)] == [1] * 5
+    assert [len(b) for b in batches([Outgoing("é" * 60_000)] * 5)] == [2, 2, 1]
+    assert [len(b) for b in batches([Outgoing("x")] * 23)] == [10, 10, 3]
+
+
+def test_a_target_that_refuses_for_good_is_not_asked_again_and_again(sqs, queues, proxy):
+    live, _ = queues
+    proxy.refuse["SendMessageBatch"] = (403, "AccessDenied")
+    summary = publish("s3://b/x.db", live, TILES)
+    assert summary.sent == 0
+    assert set(summary.failed) == set(TILES)
+    assert "AccessDenied" in summary.failed[TILES[0]]
+
+
+def test_throttling_is_waited_out(sqs, queues, proxy, monkeypatch):
+    live, _ = queues
+    proxy.refuse["SendMessageBatch"] = (400, "ThrottlingException")
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        proxy.refuse.clear()
+
+    monkeypatch.setattr("odc_stats_gpu.queue._batch.time.sleep", nap)
+    assert publish("s3://b/x.db", live, TILES[:3]).sent == 3
+    assert naps
+
+
+def test_a_redrive_that_was_copied_but_not_deleted_is_not_copied_twice(sqs, queues, proxy):
+    live, dead = queues
+    sqs.send_message(QueueUrl=dead, MessageBody="m")
+    proxy.refuse["DeleteMessageBatch"] = (400, "InvalidParameterValue")
+    summary = redrive(dead, live)
+    assert (summary.moved, summary.undeleted) == (1, 1)
+    assert len(drain(sqs, live)) == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "redrive_copied",
+        pytest.param("redrive_received", marks=pytest.mark.slow),
+        pytest.param("redrive_deleted", marks=pytest.mark.slow),
+    ],
+)
+def test_a_redrive_killed_at_any_step_loses_nothing(sqs, queues, step):
+    live, dead = queues
+    bodies = sorted(f"m{k}" for k in range(13))
+    for body in bodies:
+        sqs.send_message(QueueUrl=dead, MessageBody=body)
+    command = [sys.executable, "-m", "odc_stats_gpu", "redrive-queue", dead, live]
+    env = {**os.environ, "ODC_STATS_FAULT": f"{step}:kill"}
+    assert subprocess.run(command, env=env, timeout=60, check=False).returncode == -signal.SIGKILL
+    for queue in queues:  # an hour later
+        for m in sqs.receive_message(
+            QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0
+        ).get("Messages", []):
+            assert m["Body"] in bodies
+    attrs = [
+        sqs.get_queue_attributes(QueueUrl=q, AttributeNames=["All"])["Attributes"] for q in queues
+    ]
+    present = sum(
+        int(a[f"ApproximateNumberOfMessages{s}"]) for a in attrs for s in ("", "NotVisible")
+    )
+    assert present == {"redrive_received": 13, "redrive_copied": 23, "redrive_deleted": 13}[step]
+
+
+def test_an_arn_names_a_queue_of_another_region(sqs, proxy):
+    there = boto3.client("sqs", region_name="eu-west-1")
+    there.create_queue(QueueName="far")
+    with pytest.raises(ConfigError, match="no queue"):
+        queue_url("far")
+    url = queue_url("arn:aws:sqs:eu-west-1:123456789012:far")
+    assert publish("s3://b/x.db", url, TILES[:2]).sent == 2
+    assert queue_status(url).visible == 2
+    assert sqs_client("https://sqs.ap-southeast-2.amazonaws.com/1/q").meta.region_name == (
+        "ap-southeast-2"
+    )
+
+
+@pytest.mark.parametrize("name", ["arn:aws:s3:::bucket", "arn:aws:sqs:eu-west-1"])
+def test_an_arn_of_something_else_is_refused(sqs, name):
+    with pytest.raises(ConfigError, match="no queue"):
+        queue_url(name)
+
+
+def test_a_url_of_a_queue_that_is_not_there_is_named(sqs, proxy):
+    with pytest.raises(ConfigError, match="no queue"):
+        queue_url(f"{proxy.url}/123456789012/nowhere")
+
+
+def test_credentials_are_asked_for_again_before_they_expire(
+    sqs, queues, proxy, tmp_path, monkeypatch
+):
+    until = f"{datetime.now(UTC) + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}"
+    keys = json.dumps({"Version": 1, "AccessKeyId": "KEY", "SecretAccessKey": "s",
+                       "SessionToken": "t", "Expiration": until})  # fmt: skip
+    script = tmp_path / "keys"
+    script.write_text(
+        f"#!/bin/sh\necho >> {tmp_path}/asked\n"
+        f"echo '{keys}' | sed s/KEY/key$(grep -c '' {tmp_path}/asked)/\n"
+    )
+    script.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    forget_clients()
+    proxy.keys.clear()
+    consumer = Consumer(queues[0], lease_seconds=30, idle_timeout=1)
+    for _ in range(2):
+        consumer.take(consumer.ask())
+    assert len(proxy.keys) > 1
+    assert all(key.startswith("key") for key in proxy.keys)
 
 
 def test_a_dead_letter_queue_of_nobody_asks_for_a_target(sqs, queues, proxy):
