@@ -18,7 +18,7 @@ data "aws_iam_policy_document" "bucket" {
 
   statement {
     sid       = "${replace(title(replace(var.stats_process, "-", " ")), " ", "")}Lists"
-    actions   = ["s3:ListBucket"]
+    actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     resources = ["${local.s3}${var.destination_bucket}"]
 
     principals {

@@ -92,11 +92,18 @@ data "aws_iam_policy_document" "worker" {
     resources = [aws_sqs_queue.tasks.arn, aws_sqs_queue.dead.arn]
   }
 
-  # redrive-queue finds the queue that a dead-letter queue belongs to
+  # redrive-queue finds the queue that a dead-letter queue belongs to; --native leaves moving to SQS
   statement {
-    sid       = "DeadLetterSources"
-    actions   = ["sqs:ListDeadLetterSourceQueues"]
+    sid       = "DeadLetters"
+    actions   = ["sqs:ListDeadLetterSourceQueues", "sqs:StartMessageMoveTask"]
     resources = [aws_sqs_queue.dead.arn]
+  }
+
+  # the age of the oldest message is nowhere else; CloudWatch knows no resources to narrow it to
+  statement {
+    sid       = "OldestAge"
+    actions   = ["cloudwatch:GetMetricStatistics"]
+    resources = ["*"]
   }
 
   dynamic "statement" {
@@ -138,6 +145,19 @@ data "aws_iam_policy_document" "worker" {
         ["${local.path}/*"],
         [for r in local.readable : length(split("/", r)) > 1 ? "${join("/", slice(split("/", r), 1, length(split("/", r))))}/*" : "*"],
       ))
+    }
+  }
+
+  # to abort what killed workers began and never finished
+  statement {
+    sid       = "UnfinishedUploads"
+    actions   = ["s3:ListBucketMultipartUploads"]
+    resources = [for b in local.output_buckets : "${local.s3}${b}"]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["${local.path}/*"]
     }
   }
 }
