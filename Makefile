@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 UV := $(shell grep -oE '^uv==[0-9.]+' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all compat lint format lock bench bench-kernels gpu gpu-wheels clean
+.PHONY: help install demo test test-all compat lint format lock bench gpu gpu-wheels lock-build release images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,23 @@ format: $(STAMP) ## let ruff rewrite
 
 lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --extra dev --extra cuda13 pyproject.toml -o requirements.lock
+
+lock-build: $(STAMP) ## resolve docker/build.in, what builds wheels, anew into docker/build.lock
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --python-version 3.11 docker/build.in -o docker/build.lock
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+release: $(STAMP) ## wheel and source archive with SHA256SUMS into dist/; a commit's wheel is always the same
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 315532800) $(BIN)/uv build -q --build-constraints docker/build.lock --require-hashes -o dist
+	cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
+
+images: ## both images of docker/Dockerfile with their digests in dist/IMAGES, where there is an engine
+	@docker info >/dev/null 2>&1 || { echo "no container engine answers: start one, or let a tag build the images" >&2; exit 1; }
+	@mkdir -p dist && rm -f dist/IMAGES
+	for t in cpu gpu; do \
+	  docker build -f docker/Dockerfile --target $$t -t odc-stats-gpu:$$t -t odc-stats-gpu:$(VERSION)-$$t --iidfile dist/$$t.id . \
+	  && echo "$$(cat dist/$$t.id)  odc-stats-gpu:$(VERSION)-$$t" >> dist/IMAGES && rm dist/$$t.id || exit 1; \
+	done
 
 bench: $(STAMP) bench/.installed ## ours against the incumbent, kernels and one whole tile; prints the README's table
 	$(BIN)/python bench/kernels.py --peer-python .bench-venv/bin/python
