@@ -220,15 +220,19 @@ class OwnWorkers:
     def close(self) -> None:
         """End workers, scheduler and threads; remove the scratch folder."""
         processes = _processes(self.pids().values())
+        closed = True
         for thing in (self.client, self._cluster):
             if thing is not None:
-                with contextlib.suppress(Exception):  # what is still there ends below
+                try:
                     thing.close(timeout=_CLOSE)
+                except Exception:  # noqa: BLE001 - what is still there ends below
+                    closed = False
         self.client = self._cluster = None
         for process in processes:
             _end(process, 0)
         self._scratch.remove()
-        self._talk.close()
+        if closed:  # else Dask's threads go on, and complain that their folders are gone
+            self._talk.close()
 
     def retire(self) -> None:
         """Workers that end from now on are not replaced."""
