@@ -93,7 +93,7 @@ def work_queue(
                         ahead.give_back()  # at the same time as what is in work
                     elif not terms.max_tasks or summary.total + 1 < terms.max_tasks:
                         ahead.look()
-            keeper.drop(delivery.lease)
+                keeper.drop(delivery.lease)
             if token.cancelled or (terms.max_tasks and summary.total >= terms.max_tasks):
                 break
         ahead.wait()

@@ -52,9 +52,13 @@ class Keeper:
             self._held.append(lease)
 
     def drop(self, lease: Lease) -> None:
-        """Renew it no more."""
-        with self._lock, suppress(ValueError):
+        """Renew it no more; a loss is told, whoever notices it first."""
+        with self._lock:
+            if lease not in self._held:
+                return
             self._held.remove(lease)
+        if lease.lost and not lease.closed:
+            self._on_lost(lease)
 
     @property
     def held(self) -> list[Lease]:
@@ -75,8 +79,6 @@ class Keeper:
                 metrics.lease_event("renewed")
             if lease.lost:
                 self.drop(lease)
-                if not lease.closed:
-                    self._on_lost(lease)
 
     def _run(self) -> None:
         while not self._stop.wait(_TICK):

@@ -41,3 +41,18 @@ def test_what_does_not_answer_keeps_nobody(fleet, tile, tmp_path, action):
         one.proxy.clear()
         one.finish("--max-tasks", "1", idle=9)
         one.judge([tile])
+
+
+@pytest.mark.slow
+def test_a_worker_without_a_process_of_its_own_leaves(fleet, tile, tmp_path):
+    one = fleet(s3=True)
+    one.publish([tile])
+    mark = tmp_path / "mark"
+    worker = one.start("--cluster", "none", fault=f"before_assets:hold:once={mark}")
+    assert until(mark.exists, 120), worker.log.read_text()
+    worker.terminate()
+    assert until(lambda: one.status.visible, 5), worker.log.read_text()
+    assert worker.leave(SECONDS_TO_LEAVE) == 3, worker.log.read_text()
+    assert until(lambda: not one.processes, SECONDS_TO_LEAVE), one.processes
+    one.finish("--cluster", "none", "--max-tasks", "1", idle=9)
+    one.judge([tile])
