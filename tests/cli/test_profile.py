@@ -185,7 +185,9 @@ def test_the_exit_code_is_that_of_the_command(finish, tools, tmp_path):
     assert "no.db" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_everything(command, mini, tools, tmp_path, number):
     mark, out = tmp_path / "mark", tmp_path / "o"
     process = command(
@@ -226,10 +228,13 @@ def test_the_page_shows_these_command_lines_and_knows_every_range_and_fact():
 
 @pytest.mark.parametrize(
     ("env", "lines"),
-    [({}, False), ({"ODC_STATS_LINEINFO": "1"}, True),
-     ({"ODC_STATS_LINEINFO": "1", "NUMBA_ENABLE_CUDASIM": "1"}, False)],
-    ids=["without", "with", "simulator"],
-)  # fmt: skip
+    [
+        ({}, True),
+        pytest.param({"ODC_STATS_LINEINFO": "0"}, False, marks=pytest.mark.slow),
+        pytest.param({"NUMBA_ENABLE_CUDASIM": "1"}, False, marks=pytest.mark.slow),
+    ],
+    ids=["with", "without", "simulator"],
+)
 def test_kernels_have_line_numbers_when_asked(env, lines):
     import subprocess
 
@@ -241,7 +246,7 @@ def test_kernels_have_line_numbers_when_asked(env, lines):
         "print({bool(getattr(k, 'targetoptions', {}).get('lineinfo')) for k in found})"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True,
-        check=True,
+        [sys.executable, "-c", code], env=os.environ | {"ODC_STATS_LINEINFO": "1"} | env,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert run.stdout.strip() == f"{{{lines}}}"

@@ -64,15 +64,16 @@ def test_a_machine_without_a_gpu_is_fit_and_says_what_it_lacks():
     assert all(found[what]["ok"] for what in needed)
 
 
-def test_gpus_are_told_one_by_one(library):
+def test_gpus_are_told_one_by_one_and_a_driver_that_is_too_old(library):
     env = fakenvml.environment(
         library, 2, memory=[16 * GIB, 24 * GIB], free=[12 * GIB, GIB], simulate=False, ecc="0,3",
         clock="1590,300", slowed="4,64", mig=[0, 2],
+        cuda=12040,
     )  # fmt: skip
     code, found = doctor("--quick", **env, CUDA_VISIBLE_DEVICES="0")
     assert code == 0
     assert found["gpu"] == {
-        "what": "gpu", "ok": True, "found": "2: Imaginary GPU; driver 580.00, CUDA 13.0",
+        "what": "gpu", "ok": True, "found": "2: Imaginary GPU; driver 580.00, CUDA 12.4",
         "remedy": "", "needed": False,
     }  # fmt: skip
     well, ill = found["gpu 0"], found["gpu 1"]
@@ -92,17 +93,12 @@ def test_gpus_are_told_one_by_one(library):
         assert fact in ill["found"]
     for remedy in ("nvidia-smi", "reset the GPU", "cooling"):
         assert remedy in ill["remedy"]
-    assert found["cuda wheels"]["found"].endswith("the driver knows CUDA 13.0")
-    assert found["device"]["found"].startswith("cpu: CUDA doesn't start")  # there is none, really
-
-
-def test_a_driver_that_is_too_old_for_the_wheels(library):
-    _, found = doctor("--quick", **fakenvml.environment(library, 1, simulate=False, cuda=12040))
     wheels = found["cuda wheels"]
     assert not wheels["ok"]
-    assert "the driver ends at CUDA 12.4" in wheels["found"]
+    assert wheels["found"].endswith("the driver ends at CUDA 12.4")
     assert "odc-stats-gpu[cuda12]" in wheels["remedy"]
     assert "580" in wheels["remedy"]
+    assert found["device"]["found"].startswith("cpu: CUDA doesn't start")  # there is none, really
 
 
 @pytest.mark.parametrize(

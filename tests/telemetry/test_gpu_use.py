@@ -71,11 +71,6 @@ def test_a_tile_on_a_gpu_reports_the_gpu_that_it_was_given(scene, library, tmp_p
     assert 0 < gpu["joules"] <= 300 * line["seconds"] + 1
 
 
-def test_a_tile_on_the_cpu_reports_none(scene, library, tmp_path):
-    env = fakenvml.environment(library, 1, simulate=False)
-    assert "gpu" not in done(scene, tmp_path / "o", "--device=cpu", **env)
-
-
 WATCH = """
 import json, time
 from odc_stats_gpu.engine._gpus import own_gpu

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
+import fakenvml
 import nvtxrecorder
 import pytest
 
@@ -60,7 +61,10 @@ def run(scene, out, *options, **env):
 )
 def test_every_stage_of_a_tile_is_a_range_in_the_worker(scene, library, tmp_path, options):
     record = tmp_path / "record"
-    line = run(scene, tmp_path / "out", *options, **nvtxrecorder.environment(library, record))
+    gpu = fakenvml.environment(fakenvml.build(tmp_path), 1, simulate=False)
+    env = nvtxrecorder.environment(library, record) | gpu
+    line = run(scene, tmp_path / "out", *options, **env)
+    assert "gpu" not in line  # there is one, but the tile was made on the CPU
     found = nvtxrecorder.ranges(record)  # well nested in every thread, or it raises
     assert {r.domain for r in found} == {DOMAIN}
     assert len({r.process for r in found}) == 1
