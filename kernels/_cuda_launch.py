@@ -9,6 +9,7 @@ import numpy as np
 from numba import config, cuda, types
 
 from odc_stats_gpu.kernels._cuda import LINES
+from odc_stats_gpu.kernels._cuda_ahead import ahead
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 
 try:
@@ -90,7 +91,7 @@ def memory_of(array: Any) -> Memory:
 
 def kernel(function: Function) -> Any:
     """Declare a kernel; it is compiled for the types of its arguments when first launched."""
-    return cuda.jit(**LINES)(function)
+    return ahead(cuda.jit(**LINES)(function))
 
 
 def exact(function: Function) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from numba import cuda
 
 from odc_stats_gpu.kernels._cuda import LINES
+from odc_stats_gpu.kernels._cuda_ahead import ahead
 from odc_stats_gpu.kernels._cuda_launch import Listed, launch, memory_of
 from odc_stats_gpu.kernels._dispatch import SimulatedDeviceArray
 from odc_stats_gpu.kernels.geomedian._check import checked_nodata, unit_of
@@ -45,7 +46,7 @@ def geomad(stack: Any, nodata: Nodata, *, scale: float = 1e-4, offset: float = -
             scratch = memory.empty((how.scratch_words,), np.int32)
             for first in range(0, how.blocks, how.grid):
                 launch(
-                    _compiled(bands, how.lanes, kind, how.on_chip),
+                    compiled(bands, how.lanes, kind, how.on_chip),
                     (min(how.grid, how.blocks - first),),
                     (how.threads,),
                     stack.view(np.int32) if kind == "float32" else stack,
@@ -93,8 +94,15 @@ def usual_kernel(bands: int) -> Listed:
 
 
 @cache
-def _compiled(bands: int, lanes: int, kind: str, on_chip: bool) -> Any:
-    return cuda.jit(fastmath=True, **LINES)(geomad_kernel(bands, lanes, kind, on_chip=on_chip))
+def compiled(bands: int, lanes: int, kind: str, on_chip: bool) -> Any:
+    """The kernel, compiled for the types of its arguments when first launched."""
+    function = geomad_kernel(bands, lanes, kind, on_chip=on_chip)
+    return ahead(cuda.jit(fastmath=True, **LINES)(function), variant_name(lanes, on_chip))
+
+
+def variant_name(lanes: int, on_chip: bool) -> str:
+    """What types of arguments don't tell of a kernel."""
+    return f"{lanes} lanes {'on' if on_chip else 'off'} chip"
 
 
 @cache

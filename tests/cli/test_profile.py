@@ -240,9 +240,9 @@ def test_kernels_have_line_numbers_when_asked(env, lines):
 
     code = (
         "from odc_stats_gpu.kernels.counts import cuda\n"
-        "from odc_stats_gpu.kernels.geomedian.cuda import _compiled\n"
+        "from odc_stats_gpu.kernels.geomedian.cuda import compiled\n"
         "from odc_stats_gpu.kernels._cuda_launch import kernel\n"
-        "found = [kernel(cuda.KERNELS[0][1]), _compiled(3, 1, 'int16', True)]\n"
+        "found = [kernel(cuda.KERNELS[0][1]), compiled(3, 1, 'int16', True)]\n"
         "print({bool(getattr(k, 'targetoptions', {}).get('lineinfo')) for k in found})"
     )
     run = subprocess.run(
