@@ -56,7 +56,7 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
         work_queue,
     )
     from odc_stats_gpu.model import parse_config
-    from odc_stats_gpu.queue import queue_url
+    from odc_stats_gpu.queue import in_background, queue_url, settled
     from odc_stats_gpu.telemetry import log, start_metrics
 
     config = parse_config(request.config)
@@ -68,9 +68,10 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
         ExitStack() as closing,
     ):
         try:
-            token.interrupts = True  # nothing is in hand yet
-            url = queue_url(options.queue)
-            token.interrupts = False
+            looking = in_background(lambda: queue_url(options.queue))
+            if not settled(looking, token.event, 0):
+                token.check()
+            url = looking.result()
             executor = open_executor(request, token=token)
             closing.callback(executor.close)
             prepared = executor.prepare(request)

@@ -89,12 +89,12 @@ def test_sigterm_gives_the_work_back_at_once(queues, fleet_db, tiles, worker, tm
 def test_a_lost_lease_publishes_nothing(queues, fleet_db, tiles, worker, proxy, tmp_path):
     publish(str(fleet_db), queues[0], tiles[:1])
     proxy.refuse["ChangeMessageVisibility"] = (400, "ReceiptHandleIsInvalid")
-    process = worker("--max-tasks", "1", fault="before_item:sleep8", idle=1)
+    process = worker("--max-tasks", "1", fault="before_item:sleep15", idle=0, lease=20)
     code, _, err = finish(process)
     assert "lease lost" in err
     assert not list((tmp_path / "out").rglob("*.stac-item.json")) or "OK:1" in err
     proxy.refuse.clear()
-    code, _, err = finish(worker(idle=8))
+    code, _, err = finish(worker("--max-tasks", "1", idle=25))
     assert code == 0, err
     good(tmp_path, 1)
 
