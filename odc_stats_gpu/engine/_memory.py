@@ -17,6 +17,8 @@ from odc_stats_gpu.output import writer_bytes
 
 BASE = 384 << 20
 """Bytes that the two processes take before any pixel: interpreter, GDAL, Numba's machine code."""
+DECODER = 4 << 20
+"""Bytes of a thread that decodes: blocks of a file, as they are stored and as pixels."""
 CUDA_ON_HOST = 1 << 30
 """Bytes of host memory that CUDA's libraries and a context take."""
 GEOMEDIAN_SCRATCH = 256 << 20
@@ -177,7 +179,7 @@ def need(
     With a device only what is read and what comes back is here, on its way through pinned memory.
     """
     out, reduce = _results(block, bands)
-    writer = writer_bytes(tile, bands, block)
+    writer = writer_bytes(tile, bands, block) + threads * DECODER
     if on_device:
         reading = sizes.decoding_bytes(block, threads)
         shapes = math.prod(2 if n % side else 1 for n, side in zip(tile, block, strict=True))

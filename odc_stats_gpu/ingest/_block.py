@@ -234,7 +234,8 @@ def _kind(band: NativeBand, fused: xr.Dataset) -> tuple[Any, ...]:
 def _run(slots: list[_Slot], pool: Executor, check: Callable[[], None]) -> None:
     """Keep the pool busy, slot by slot, without reading far ahead; stop at the first error.
 
-    No more than `scenes_at_once` are begun and not let go, and one that waits for a thread.
+    A thread's scene and the others of its slot are as much as is begun and not let go: what
+    `TilePlan.transient_bytes` counts with. One more may wait for a thread.
     """
     stop = threading.Event()
     workers = int(getattr(pool, "_max_workers", 1))
@@ -248,7 +249,7 @@ def _run(slots: list[_Slot], pool: Executor, check: Callable[[], None]) -> None:
     begun = 0
     try:
         for slot in slots:
-            most = workers + len(slot.places())
+            most = workers + max(1, len(slot.places()) - 1)
             for place in slot.places():
                 while begun >= most:
                     running, gone = _reap(running)

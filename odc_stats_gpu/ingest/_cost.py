@@ -13,8 +13,6 @@ from odc_stats_gpu.model import Block
 if TYPE_CHECKING:
     from odc_stats_gpu.ingest._plan import Scene, TilePlan
 
-_DECODER = 4 << 20
-"""Bytes of a thread that decodes: blocks of a file, as they are stored and as pixels."""
 _MASKS = 12
 """Bytes of a pixel's masks: classes found, cleaned, united, and the work arrays of cleaning."""
 _RIM = 8
@@ -23,33 +21,31 @@ _SAME = 1e-6
 """Pixels."""
 
 
-def scenes_at_once(plan: TilePlan, threads: int) -> int:
-    """Scenes of which something is in memory while a block is read, at most.
-
-    One per thread; where slots have several, those too that wait for the others of their slot.
-    """
-    most = max((sum(map(len, slot.groups)) for slot in plan.slots), default=1)
-    return threads if most == 1 else threads + most
-
-
 def transient_bytes(plan: TilePlan, shape: tuple[int, int], threads: int) -> int:
-    """Upper estimate of what reading a block of (rows, columns) takes besides the stack.
+    """Upper estimate of the arrays that reading a block of (rows, columns) needs besides the stack.
 
     A scene is its bands as read, as masked, masks and their work arrays; then, until its slot is
-    done, what was masked; at last all scenes of the slot as joined, fused and gathered.
+    done, what was masked; at last all scenes of the slot as joined, fused and gathered. One scene
+    per thread is read, the others of the fullest slot may wait for each other.
     """
     block = _middle(plan, shape)
-    pixels = block.shape[0] * block.shape[1]
-    costs: list[int] = []
-    joined = 0
+    read: list[int] = []
+    waiting: list[int] = []
+    joined, fullest = 0, 1
     for slot in plan.slots:
+        count = sum(map(len, slot.groups))
+        fullest = max(fullest, count)
         for group in slot.groups:
-            costs += [_scene_bytes(plan, s, block, len(group)) for s in group]
+            together = [_joined_bytes(plan, s, block, len(group)) for s in group]
+            waiting += together
+            read += [
+                max(_read_bytes(plan, s, block), t) for s, t in zip(group, together, strict=True)
+            ]
         if len(slot.groups) > 1:
-            layers = (len(slot.groups) + 1) * _planes(plan) * pixels
-            joined = max(joined, layers * (threads // sum(map(len, slot.groups)) + 1))
-    costs.sort(reverse=True)
-    return sum(costs[: scenes_at_once(plan, threads)]) + joined + threads * _DECODER
+            layers = (len(slot.groups) + 1) * _planes(plan) * block.shape[0] * block.shape[1]
+            joined = max(joined, layers * (threads // count + 1))
+    most = sum(sorted(read, reverse=True)[:threads])
+    return most + sum(sorted(waiting, reverse=True)[: fullest - 1]) + joined
 
 
 def decoding_bytes(plan: TilePlan, shape: tuple[int, int], threads: int) -> int:
@@ -65,7 +61,7 @@ def decoding_bytes(plan: TilePlan, shape: tuple[int, int], threads: int) -> int:
         if scene.spec.resampling not in KERNELS:
             each += 2 * _planes(plan)
         costs.append(_pixels(plan, scene, block) * each)
-    return sum(sorted(costs, reverse=True)[:threads]) + threads * _DECODER
+    return sum(sorted(costs, reverse=True)[:threads])
 
 
 def stored_side(plan: TilePlan) -> int:
@@ -100,18 +96,22 @@ def _planes(plan: TilePlan) -> int:
     return len(plan.stack_bands) * plan.stack_dtype.itemsize
 
 
-def _scene_bytes(plan: TilePlan, scene: Scene, block: Block, together: int) -> int:
-    """The most that a scene takes of which so many are joined."""
+def _read_bytes(plan: TilePlan, scene: Scene, block: Block) -> int:
+    """What a scene takes while it is read and masked."""
+    read = sum(b.dtype.itemsize for b in scene.bands)
+    return _pixels(plan, scene, block) * (read + 2 * _planes(plan) + _MASKS)
+
+
+def _joined_bytes(plan: TilePlan, scene: Scene, block: Block, together: int) -> int:
+    """Its part of what so many scenes take that are joined, each layer as large as all of them.
+
+    A fused and a gathered layer follow, and the work arrays of masks that are cleaned only then.
+    """
     window = plan.reading(scene, block)
     if window is None:
         return 0
-    read = sum(b.dtype.itemsize for b in scene.bands)
-    alone = _pixels(plan, scene, block) * (read + 2 * _planes(plan) + _MASKS)
-    if together == 1:
-        return alone
-    # every layer is as large as all scenes together, a fused one and a gathered one follow
     layers = _planes(plan) * (together + 2) + _MASKS
-    return max(alone, window.pad(_RIM).size * layers // together)
+    return window.pad(_RIM).size * layers // together if together > 1 else 0
 
 
 def _pixels(plan: TilePlan, scene: Scene, block: Block) -> int:
