@@ -170,6 +170,20 @@ def test_a_device_that_always_refuses(make):
     assert blocks[-1].endswith("again on the CPU")
 
 
+def test_a_device_too_small_for_any_block(make):
+    """Nothing is tried there."""
+    device = CountedDevice()
+    device.memory = lambda: DeviceMemory(100 << 20, "free on counted")
+    result, said, _ = make(device, "pq")
+    assert result.status == "done", result.error
+    assert device.requests == 0
+    ((event, facts),) = said
+    assert event.endswith(
+        "device memory of 100 MiB (free on counted) is too little; made on the CPU"
+    )
+    assert facts["remedy"].startswith("this tile needs at least")
+
+
 def test_another_error_is_not_tried_again(make, tmp_path):
     result, said, _ = make(CountedDevice(once(9, ValueError, "a bug")))
     assert (result.status, result.error) == ("failed", "ValueError: a bug")
