@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import xarray as xr
+from array_api_compat import array_namespace
 from pydantic import PrivateAttr, field_validator, model_validator
 
 from odc_stats_gpu import kernels
@@ -224,5 +225,6 @@ def _erased(name: str) -> str:
 
 
 def _bytes(mask: Any) -> Any:
-    """Boolean as 0 and 1 in the same memory."""
-    return mask.view("uint8")
+    """Boolean as 0 and 1."""
+    xp = array_namespace(mask)
+    return xp.astype(mask, xp.uint8)
