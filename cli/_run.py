@@ -201,7 +201,7 @@ def run(
     if profile:
         from odc_stats_gpu.cli._profile import profile_run
 
-        return profile_run(profile, profile_output, ctx.obj, raw, dry_run)
+        return profile_run(profile, profile_output, ctx.obj or sys.argv[1:], raw, dry_run)
     path, selectors = _database(filedb, tasks or [], raw)
 
     from odc_stats_gpu.engine import RunRequest

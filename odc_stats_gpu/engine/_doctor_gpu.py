@@ -219,7 +219,12 @@ def _package(module: str, names: Iterable[str]) -> Finding:
 
 
 def _device() -> Finding:
-    from odc_stats_gpu.engine._device import open_device
+    """Where tiles would be made; a GPU that is there but can't be used is a lack."""
+    from odc_stats_gpu.engine._device import gpu_problem, nvml_devices, open_device
 
     device, why = open_device("auto")
-    return look("device", why.removeprefix("device ") or device.name)
+    text = why.removeprefix("device ") or device.name
+    problem, remedy = gpu_problem()
+    if problem and problem in text and nvml_devices()[0]:
+        return lack("device", text, remedy)
+    return look("device", text)

@@ -99,6 +99,7 @@ def test_gpus_are_told_one_by_one_and_a_driver_that_is_too_old(library):
     assert "odc-stats-gpu[cuda12]" in wheels["remedy"]
     assert "580" in wheels["remedy"]
     assert found["device"]["found"].startswith("cpu: CUDA doesn't start")  # there is none, really
+    assert found["device"]["remedy"] == "check the driver with nvidia-smi"
 
 
 @pytest.mark.parametrize(
