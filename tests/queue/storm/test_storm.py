@@ -39,7 +39,7 @@ def blow(fleet, chance, *, seconds, workers, idle):
     while time.monotonic() < end and not fleet.empty:
         living = [w for w in fleet.workers if w.alive]
         while len(living) < workers:
-            living.append(fleet.start(idle=idle))
+            living.append(fleet.start(*chance.choice([(), ("--prefetch",)]), idle=idle))
         for worker in [w for w, since in paused.items() if time.monotonic() > since + 8]:
             del paused[worker]
             worker.resume()
@@ -128,7 +128,7 @@ def tiles(db):
 def test_a_small_storm(fleet, tiles):
     good, bad, scenes = tiles
     storm(
-        fleet(s3=True, receives=2), good[:7], bad[:1], scenes, seed=1, workers=2, seconds=8, idle=6
+        fleet(s3=True, receives=2), good[:5], bad[:1], scenes, seed=1, workers=2, seconds=6, idle=6
     )
 
 
