@@ -67,9 +67,9 @@ def record(call: Callable[[], object]) -> list[Launch]:
     seen = []
 
     def simulate(function: Any, grid: Any, block: Any, arguments: Any, shared: int) -> None:
-        given = tuple(_copied(a) for a in arguments)
+        given = tuple(copied(a) for a in arguments)
         hostlaunch.run(function, grid, block, arguments, shared)
-        after = tuple(_copied(a) for a in arguments)
+        after = tuple(copied(a) for a in arguments)
         fast = bool(function.targetoptions["fastmath"])
         seen.append(Launch(function.py_func, tuple(grid), tuple(block), shared, given, after, fast))
 
@@ -82,7 +82,7 @@ def record(call: Callable[[], object]) -> list[Launch]:
     return seen
 
 
-def _copied(argument: Any) -> Any:
+def copied(argument: Any) -> Any:
     """An argument as it is now; the kernel's type depends on strides, so arrays keep theirs."""
     if not isinstance(argument, np.ndarray):
         return argument

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from board import find_board
 
 if find_spec("numba_cuda") is None:
-    collect_ignore_glob = ["test_kernel_*"]
+    collect_ignore_glob = ["test_kernel_*", "test_ptx_*"]
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "kernel_ptx.py"
+
+
+@pytest.fixture(scope="session")
+def kernel_ptx():
+    """The script that writes kernels with a launch of each."""
+    spec = spec_from_file_location("kernel_ptx", SCRIPT)
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

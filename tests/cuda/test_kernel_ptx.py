@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from odc_stats_gpu import kernels
-
-SCRIPT = Path(__file__).parents[2] / "bench" / "kernel_ptx.py"
-
-
-@pytest.fixture(scope="module")
-def kernel_ptx():
-    spec = importlib.util.spec_from_file_location("kernel_ptx", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def written(kernel_ptx, out, name):

@@ -82,8 +82,15 @@ def checked(result: Any) -> Any:
 REFERENCE, CPU = Implementation("reference", reference), Implementation("cpu", kernels)
 CUDA = Implementation("simulator" if SIMULATED else "cuda", kernels, to_simulated, checked)
 """The CUDA kernels: as Python in Numba's simulator, else their own IR on this CPU."""
+PTX = Implementation("ptx", kernels, to_simulated, checked)
+"""The CUDA kernels: the PTX that an assembler gets, on this CPU."""
 GPU = Implementation("gpu", kernels, to_gpu, from_gpu)
-IMPLEMENTATIONS = (REFERENCE, CPU, *((CUDA,) if CUDA_HERE else ()))
+IMPLEMENTATIONS = (
+    REFERENCE,
+    CPU,
+    *((CUDA,) if CUDA_HERE else ()),
+    *((pytest.param(PTX, marks=pytest.mark.slow),) if CUDA_HERE and not SIMULATED else ()),
+)
 
 
 ON_GPU = (pytest.param(GPU, marks=pytest.mark.gpu),) if device_count()[0] else ()
@@ -91,6 +98,10 @@ ON_GPU = (pytest.param(GPU, marks=pytest.mark.gpu),) if device_count()[0] else (
 
 @pytest.fixture(params=[*IMPLEMENTATIONS, *ON_GPU], ids=lambda implementation: implementation.name)
 def impl(request, monkeypatch):
+    if request.param is PTX:
+        import ptxhost
+
+        ptxhost.use(monkeypatch)
     if request.param is CUDA and not SIMULATED:
         import hostlaunch
 

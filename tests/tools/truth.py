@@ -16,7 +16,7 @@ from odc_stats_gpu.kernels.geomedian.reference import (
 def series_of(stack, nodata, i, j):
     """Valid observations of a pixel, float64 (n, band)."""
     x = stack[:, :, i, j].T.astype(np.float64)
-    return x[np.all(x != nodata, axis=1)]
+    return x[np.all((x != nodata) & np.isfinite(x), axis=1)]
 
 
 def condition(x, m):
@@ -37,7 +37,7 @@ def check_geomad(got, stack, nodata, *, looked_at=60, cpu=True, scale=1e-4, offs
     float64: 0.1 DN of the minimiser, and MADs given the geomedian.
     """
     dn = 1e-4 / scale if stack.dtype.kind == "f" else 1.0
-    valid = (stack != nodata).all(axis=0)
+    valid = ((stack != nodata) & np.isfinite(stack)).all(axis=0)
     np.testing.assert_array_equal(got.count, valid.sum(axis=0))
     empty = got.count == 0
     np.testing.assert_array_equal(np.isnan(got.geomedian).all(axis=0), empty)
