@@ -11,15 +11,20 @@ from typing import Annotated
 import typer
 
 from odc_stats_gpu.cli._count import counter
+from odc_stats_gpu.cli._reading import RequesterPays, Unsigned
 
 
 def verify(
     location: Annotated[str, typer.Argument(help="Where the tiles are: a folder or s3://...")],
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    aws_unsigned: Unsigned = None,
+    requester_pays: RequesterPays = None,
 ) -> int:
     """Check checksums, COGs, STAC items, types and nodata of finished tiles; exit 1 when not ok."""
+    from odc_stats_gpu.model import set_read_access
     from odc_stats_gpu.output import verify as check
 
+    set_read_access(aws_unsigned, requester_pays)
     found = check(location, progress=counter("tiles"))
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
     return 0 if found.ok else 1
@@ -28,10 +33,14 @@ def verify(
 def report(
     location: Annotated[str, typer.Argument(help="Where the tiles are: a folder or s3://...")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    aws_unsigned: Unsigned = None,
+    requester_pays: RequesterPays = None,
 ) -> int:
     """Write one HTML page with pictures of all bands of finished tiles."""
+    from odc_stats_gpu.model import set_read_access
     from odc_stats_gpu.output import write_report
 
+    set_read_access(aws_unsigned, requester_pays)
     typer.echo(f"wrote {write_report(location, out)}")
     return 0
 

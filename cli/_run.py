@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from odc_stats_gpu.cli._reading import RequesterPays, Unsigned
 from odc_stats_gpu.errors import Cancelled, ConfigError
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def run(
         bool | None,
         typer.Option("--public/--no-public", help="S3 objects readable by everybody, or not."),
     ] = None,
+    aws_unsigned: Unsigned = None,
+    requester_pays: RequesterPays = None,
     apply_eodatasets3: Annotated[
         bool | None,
         typer.Option(
@@ -167,6 +170,7 @@ def run(
     Exit codes: 0 done, 1 some tasks failed, 2 wrong options or configuration, 3 interrupted.
     """
     from odc_stats_gpu.cli._yaml import merge, read_mapping
+    from odc_stats_gpu.model import set_read_access
 
     if profile_output and not profile:
         raise ConfigError("--profile-output without --profile", "add --profile nsys or ncu")
@@ -175,6 +179,7 @@ def run(
             raise ConfigError("--dry-run doesn't go with --from-sqs", "name a task database")
         if tasks:
             raise ConfigError("tasks and --from-sqs exclude each other", "give one of them")
+    set_read_access(aws_unsigned, requester_pays)
     s3_acl = None if public is None else "public-read" if public else ""
     raw = merge(
         config,
@@ -186,7 +191,8 @@ def run(
             "max_processing_time": max_processing_time, "dataset_filters": dataset_filters,
             "s3_acl": s3_acl, "apply_eodatasets3": apply_eodatasets3,
             "heartbeat_filepath": heartbeat_filepath, "workers": workers, "rmm_pool": rmm_pool,
-            "dashboard": dashboard,
+            "dashboard": dashboard, "aws_unsigned": aws_unsigned,
+            "requester_pays": requester_pays,
         },
     )  # fmt: skip
     if public is False:

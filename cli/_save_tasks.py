@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from odc_stats_gpu.cli._count import named_counter
+from odc_stats_gpu.cli._reading import RequesterPays, Unsigned
 from odc_stats_gpu.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def save_tasks(
     optional_products: Annotated[
         list[str] | None, typer.Option(help="Product that may be missing; may be repeated.")
     ] = None,
+    aws_unsigned: Unsigned = None,
+    requester_pays: RequesterPays = None,
     config: Annotated[
         str | None, typer.Option(help="YAML: a file, a URL, or the text itself.")
     ] = None,
@@ -79,7 +82,9 @@ def save_tasks(
     """
     del debug  # read by the entry point
     from odc_stats_gpu.cli._yaml import merge
+    from odc_stats_gpu.model import parse_config, set_read_access
 
+    set_read_access(aws_unsigned, requester_pays)
     products, output = _arguments(arguments or [], input_products)
     raw = merge(
         config,
@@ -88,7 +93,8 @@ def save_tasks(
             "temporal_range": temporal_range, "complevel": complevel, "overwrite": overwrite,
             "tiles": tiles, "gqa": gqa, "usgs_collection_category": usgs_collection_category,
             "dataset_filter": dataset_filter, "ignore_time": ignore_time or None,
-            "optional_products": optional_products or None,
+            "optional_products": optional_products or None, "aws_unsigned": aws_unsigned,
+            "requester_pays": requester_pays,
         },
     )  # fmt: skip
     # a range given in one way on the command line replaces one given the other way in the file
@@ -99,9 +105,8 @@ def save_tasks(
     if config:
         typer.echo(f"configuration from {config if len(config) < 80 else 'the text given'}")
 
-    from odc_stats_gpu.model import parse_config
-
     settings = parse_config(raw)
+    set_read_access(settings.aws_unsigned, settings.requester_pays)
     return _save(settings, output, eo3=eo3, definitions=product_definition or [], env=env)
 
 

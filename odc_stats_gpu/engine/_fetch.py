@@ -106,7 +106,7 @@ def _look_in_s3(address: str) -> _Remote:
     prefix, _, name = address.rpartition("/")
     if not name or prefix.endswith(("//", ":/")):
         raise ConfigError(f"{address} names no file", "write s3://bucket/prefix/x.db")
-    store: Any = open_store(prefix)
+    store: Any = open_store(prefix, reading=True)
     version = store.etag(name)
     if version is None:
         raise ConfigError(f"no such task database: {address}", "was it moved or deleted?")
@@ -208,7 +208,7 @@ def _read(url: str) -> bytes:
         from odc_stats_gpu.output import open_store
 
         prefix, _, name = url.rpartition("/")
-        return open_store(prefix).read(name)
+        return open_store(prefix, reading=True).read(name)
     if scheme in ("http", "https"):
         with urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - the scheme is known
             return bytes(answer.read())

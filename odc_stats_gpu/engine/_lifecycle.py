@@ -67,7 +67,7 @@ def process_task(
                 if confirm is not None:
                     read_back(task, session.store)
                     # who finished it may have been killed right after, or somebody else beside it
-                    session.store.sweep(task.path(""))
+                    session.store.sweep(task.path(""), alone=True)
                 status = "skipped"
             else:
                 tell = progress or (lambda *_: None)
@@ -198,7 +198,7 @@ def sweep_task(job: TaskJob, config: RunConfig) -> None:
 def _withdraw(task: Task, session: Session) -> None:
     """Take back what an unfinished attempt has published; a finished tile stays as it is."""
     with suppress(OdcStatsError):  # a store that refuses now has refused the tile already
-        session.store.sweep(task.path(""))
+        session.store.sweep(task.path(""), alone=True)
         if is_done(task, session.store):
             return
         bands = [b.name for b in session.plugin.output_bands(task.products)]

@@ -17,7 +17,16 @@ from odc_stats_gpu.engine._job import TaskJob
 from odc_stats_gpu.engine._limits import Limits, read_limits
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.ingest import TilePlan, plan_tile
-from odc_stats_gpu.model import OutputProduct, Plugin, Product, RunConfig, RunInfo, Task, TileIndex
+from odc_stats_gpu.model import (
+    OutputProduct,
+    Plugin,
+    Product,
+    RunConfig,
+    RunInfo,
+    Task,
+    TileIndex,
+    set_read_access,
+)
 from odc_stats_gpu.output import Store, open_store
 from odc_stats_gpu.plugins import load_plugin
 from odc_stats_gpu.tasks import TaskDb
@@ -82,6 +91,7 @@ class Session:
 
     def __init__(self, config: RunConfig, device: Device | None = None) -> None:
         """`device`: to plan with; None: the one that computes."""
+        set_read_access(config.aws_unsigned, config.requester_pays)
         self.config = config
         self.stored: dict[str, int] = {}
         """Per product: pixels of the tile along the side of a block of its files."""

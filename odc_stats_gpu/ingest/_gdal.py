@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy.typing as npt
 import rasterio
@@ -17,6 +16,8 @@ import rasterio.windows
 import tenacity
 
 from odc_stats_gpu.errors import DataError
+from odc_stats_gpu.ingest._patience import pause
+from odc_stats_gpu.ingest._s3 import REMEDY, gdal_session
 from odc_stats_gpu.ingest._sources import local_path
 from odc_stats_gpu.ingest._window import Window
 
@@ -26,13 +27,6 @@ _MAX_WAIT = 10.0
 _MAX_IDLE = 128
 _ABSENT = ("code: 404", "key does not exist", "bucket does not exist", "no such file")
 _FORBIDDEN = ("code: 401", "code: 403", "access denied", "access key", "credentials", "forbidden")
-_MAX_WAIT = 10.0
-"""Seconds between two attempts, at most."""
-_MAX_IDLE = 128
-_PERMANENT = (
-    "404", "403", "401", "not found", "does not exist", "access denied", "accessdenied",
-    "no such file", "nosuchkey", "not recognized", "permission denied", "invalidaccesskey",
-)  # fmt: skip
 _OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": False,
@@ -63,22 +57,16 @@ def is_remote(uri: str) -> bool:
 
 
 def gdal_options() -> dict[str, Any]:
-    """Options of every read: no listing per file, retries, the usual AWS variables.
+    """Options of every read: no listing per file, retries; variables with these names win."""
+    return {k: v for k, v in _OPTIONS.items() if k not in os.environ}
 
-    Variables of the environment with these names win.
-    """
-    options = {k: v for k, v in _OPTIONS.items() if k not in os.environ}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint and "AWS_S3_ENDPOINT" not in os.environ:
-        parsed = urlparse(endpoint)
-        options |= {
-            "AWS_S3_ENDPOINT": parsed.netloc,
-            "AWS_HTTPS": "NO" if parsed.scheme == "http" else "YES",
-            "AWS_VIRTUAL_HOSTING": False,
-        }
-    if os.environ.get("AWS_UNSIGNED", "").upper() in ("YES", "Y", "TRUE", "T", "1"):
-        options["AWS_NO_SIGN_REQUEST"] = "YES"
-    return options
+
+def gdal_env(uri: str) -> Any:
+    """GDAL's settings of this thread for reading an address; S3 as our own requests go there."""
+    if not uri.startswith("s3://"):
+        return rasterio.Env(**gdal_options())
+    session, options = gdal_session(uri)
+    return rasterio.Env(session, **gdal_options(), **options)
 
 
 class GdalFile:
@@ -111,7 +99,7 @@ class GdalFile:
     @contextmanager
     def _open(self) -> Iterator[Any]:
         """A handle that nobody else uses; kept for the next read unless this one failed."""
-        with rasterio.Env(**gdal_options()):
+        with gdal_env(self._uri):
             src = _take(self._path) or self._retried(lambda: rasterio.open(self._path))
             try:
                 yield src
@@ -124,6 +112,7 @@ class GdalFile:
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS if is_remote(self._uri) else 1),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=_MAX_WAIT),
+            sleep=pause,
             retry=tenacity.retry_if_exception(_is_transient),
             reraise=True,
         )
@@ -132,7 +121,8 @@ class GdalFile:
             return tries(attempt)
         except rasterio.errors.RasterioError as exc:
             cause = str(exc.__cause__ or exc).splitlines()[0]
-            raise DataError(f"can't read {self._uri}: {cause}", _remedy(cause)) from None
+            remedy = _remedy(cause, self._uri)
+            raise DataError(f"can't read {self._uri}: {cause}", remedy) from None
 
 
 def _is_transient(exc: BaseException) -> bool:
@@ -142,10 +132,10 @@ def _is_transient(exc: BaseException) -> bool:
     )
 
 
-def _remedy(cause: str) -> str:
+def _remedy(cause: str, uri: str) -> str:
     low = cause.lower()
     if any(word in low for word in _FORBIDDEN):
-        return "check credentials, AWS_NO_SIGN_REQUEST and the requester's rights"
+        return REMEDY if uri.startswith("s3://") else "check the address and its rights"
     if any(word in low for word in _ABSENT):
         return "restore the file or save the tasks again without that dataset"
     return "restore the file from the archive"

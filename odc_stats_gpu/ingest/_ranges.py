@@ -6,18 +6,16 @@ for the life of the process, and one request more per file.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
-from urllib.parse import urlparse
 
 import tenacity
 import urllib3
 
 from odc_stats_gpu.errors import DataError
+from odc_stats_gpu.ingest._patience import Answer, HiccupError, brief, pause
+from odc_stats_gpu.ingest._s3 import CONNECTIONS, REMEDY, close_s3, s3_reader
 from odc_stats_gpu.ingest._tiff import Fetch, TiffError
 
 ATTEMPTS = 6
@@ -29,12 +27,6 @@ _GAP = 1 << 16
 """Bytes that it is cheaper to fetch along than to send another request for."""
 _LONGEST = 1 << 23
 """Bytes of the longest merged request."""
-_CONNECTIONS = 64
-_lock = threading.Lock()
-
-
-class _HiccupError(Exception):
-    """The server may answer the next time."""
 
 
 class Remote:
@@ -42,7 +34,7 @@ class Remote:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._get = _s3(uri) if uri.startswith("s3:") else _http(uri)
+        self._get = s3_reader(uri) if uri.startswith("s3:") else _http(uri)
         self.stale = False
         """Whether the object was replaced since its header was read."""
         self._etag: str | None = None
@@ -83,47 +75,50 @@ class Remote:
         tries = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=MAX_WAIT),
-            retry=tenacity.retry_if_exception_type(_HiccupError),
+            sleep=pause,
+            retry=tenacity.retry_if_exception_type(HiccupError),
             reraise=True,
         )
         try:
             return tries(self._once, offset, length)
-        except _HiccupError as exc:
+        except HiccupError as exc:
             raise DataError(
                 f"can't read {self.uri}: {exc}, {ATTEMPTS} times",
                 "try again when the server answers",
             ) from None
 
     def _once(self, offset: int, length: int) -> tuple[bytes, int, str | None]:
-        status, data, headers = self._get(offset, length, self._etag)
+        status, data, headers, code = self._get(offset, length, self._etag)
         if status in (200, 206):
             size, part = _extent(headers, offset, data, whole=status == 200)
             expected = len(data) if status == 200 else min(length, size - offset)
             if len(part) < expected and status == 206:
-                raise _HiccupError(f"{len(part)} of {expected} bytes came")
+                raise HiccupError(f"{len(part)} of {expected} bytes came")
             return (data if status == 200 and offset == 0 else part[:length]), size, _etag(headers)
-        if status == 404:
-            raise DataError(
-                f"no such file: {self.uri}",
-                "restore it or save the tasks again without that dataset",
-            )
-        if status in (401, 403):
-            raise DataError(
-                f"can't read {self.uri}: access denied ({status})",
-                "check credentials, AWS_NO_SIGN_REQUEST and AWS_REQUEST_PAYER",
-            )
         if status == 412:
             self.stale = True
             raise DataError(f"{self.uri} was replaced while it was read", "run the task again")
         if status == 416:
             raise TiffError(f"it ends before byte {offset}: truncated")
-        if status in (408, 429) or status >= 500:
-            raise _HiccupError(f"the server answers {status}")
-        raise DataError(f"can't read {self.uri}: the server answers {status}", "check the address")
+        if status in (408, 429) or status >= 500 or code == "RequestTimeout":
+            raise HiccupError(f"the server answers {status}")
+        raise self._refused(status, code)
 
-
-Answer = tuple[int, bytes, dict[str, str]]
-"""Status, body, headers with lower-case names."""
+    def _refused(self, status: int, code: str) -> DataError:
+        """What no second attempt mends."""
+        if code == "NoSuchBucket":
+            return DataError(f"can't read {self.uri}: no such bucket", "check its name")
+        if status == 404:
+            return DataError(
+                f"no such file: {self.uri}",
+                "restore it or save the tasks again without that dataset",
+            )
+        if status in (401, 403):
+            reason = f"access denied ({code or status})"
+            remedy = REMEDY if self.uri.startswith("s3:") else "check the address and its rights"
+            return DataError(f"can't read {self.uri}: {reason}", remedy)
+        reason = f"the server answers {status} {code}".rstrip()
+        return DataError(f"can't read {self.uri}: {reason}", "check the address")
 
 
 def _extent(headers: dict[str, str], offset: int, data: bytes, *, whole: bool) -> tuple[int, bytes]:
@@ -164,8 +159,8 @@ def _http(uri: str) -> Callable[[int, int, str | None], Answer]:
         except urllib3.exceptions.LocationParseError as exc:
             raise DataError(f"can't read {uri}: {exc}", "check the address") from None
         except urllib3.exceptions.HTTPError as exc:
-            raise _HiccupError(_brief(exc)) from None
-        return answer.status, answer.data, {k.lower(): v for k, v in answer.headers.items()}
+            raise HiccupError(brief(exc)) from None
+        return Answer(answer.status, answer.data, {k.lower(): v for k, v in answer.headers.items()})
 
     return get
 
@@ -174,75 +169,14 @@ def _http(uri: str) -> Callable[[int, int, str | None], Answer]:
 def _http_pool() -> urllib3.PoolManager:
     return urllib3.PoolManager(
         num_pools=16,
-        maxsize=_CONNECTIONS,
+        maxsize=CONNECTIONS,
         retries=urllib3.Retry(total=None, connect=0, read=0, redirect=5, status=0, other=0),
         timeout=urllib3.Timeout(connect=20, read=60),
     )
 
 
-def _s3(uri: str) -> Callable[[int, int, str | None], Answer]:
-    import botocore.exceptions as refused  # boto3 costs 0.3 s: only who reads S3 pays
-
-    parsed = urlparse(uri)
-    where = {"Bucket": parsed.netloc, "Key": uri.split("/", 3)[3]}
-    if os.environ.get("AWS_REQUEST_PAYER"):
-        where["RequestPayer"] = "requester"
-    with _lock:
-        client = _s3_client()
-
-    def get(offset: int, length: int, etag: str | None) -> Answer:
-        condition = {"IfMatch": etag} if etag else {}
-        try:
-            answer = client.get_object(
-                **where, **condition, Range=f"bytes={offset}-{offset + length - 1}"
-            )
-            data = answer["Body"].read()
-        except refused.ClientError as exc:
-            return int(exc.response["ResponseMetadata"]["HTTPStatusCode"]), b"", {}
-        except (refused.NoCredentialsError, refused.PartialCredentialsError) as exc:
-            raise DataError(
-                f"can't read {uri}: {exc}", "set credentials, or AWS_NO_SIGN_REQUEST=YES"
-            ) from None
-        except (refused.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as exc:
-            raise _HiccupError(_brief(exc)) from None
-        meta = answer["ResponseMetadata"]
-        return int(meta["HTTPStatusCode"]), data, dict(meta["HTTPHeaders"])
-
-    return get
-
-
-@lru_cache(maxsize=1)
-def _s3_client() -> Any:
-    """The one client of this process; botocore's own retries are off, ours count."""
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    unsigned = any(
-        os.environ.get(name, "").upper() in ("YES", "Y", "TRUE", "T", "1")
-        for name in ("AWS_UNSIGNED", "AWS_NO_SIGN_REQUEST")
-    )
-    config = Config(
-        max_pool_connections=_CONNECTIONS,
-        connect_timeout=20,
-        read_timeout=60,
-        retries={"total_max_attempts": 1},
-        **({"signature_version": UNSIGNED} if unsigned else {}),
-    )
-    return boto3.client("s3", config=config)
-
-
-def _brief(exc: BaseException) -> str:
-    """The innermost reason in one line."""
-    inner = getattr(exc, "reason", None)
-    if isinstance(inner, BaseException):
-        return _brief(inner)
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-
-
 def close_remotes() -> None:
     """Close connections; the next read opens new ones, with the environment of then."""
-    with _lock:
-        _http_pool().clear()
-        _http_pool.cache_clear()
-        _s3_client.cache_clear()
+    _http_pool().clear()
+    _http_pool.cache_clear()
+    close_s3()

@@ -14,6 +14,7 @@ from odc_stats_gpu import kernels
 from odc_stats_gpu.errors import DataError
 from odc_stats_gpu.ingest._bands import SceneBand, usable
 from odc_stats_gpu.ingest._device import Device
+from odc_stats_gpu.ingest._patience import called_off_by
 from odc_stats_gpu.ingest._plan import Plane, Scene, TilePlan
 from odc_stats_gpu.ingest._reader import BandReader
 from odc_stats_gpu.ingest._window import Window, apply
@@ -66,7 +67,9 @@ def _read(
     """Band after band in a window of the grid `onto`, with the nodata value that holds for it."""
     for band in scene.bands:
         check()
-        yield _band(band, scene, native, onto, check)
+        with called_off_by(check):
+            read = _band(band, scene, native, onto, check)
+        yield read
 
 
 def _band(

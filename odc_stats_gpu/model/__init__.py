@@ -1,5 +1,6 @@
 """Frozen types that the rooms hand to each other. Nothing here reads, writes or computes pixels."""
 
+from odc_stats_gpu.model._access import ReadAccess, read_access, set_read_access
 from odc_stats_gpu.model._config import COG_DEFAULTS, RunConfig, explain, parse_config
 from odc_stats_gpu.model._dataset import (
     BandFile,
@@ -36,6 +37,7 @@ __all__ = [
     "OutputProduct",
     "Plugin",
     "Product",
+    "ReadAccess",
     "RunConfig",
     "RunInfo",
     "Task",
@@ -46,5 +48,7 @@ __all__ = [
     "as_utc",
     "explain",
     "parse_config",
+    "read_access",
     "resolve",
+    "set_read_access",
 ]

@@ -45,7 +45,8 @@ class RunConfig(BaseModel):
     cog_opts: dict[str, Any] = Field(default_factory=dict)
     s3_acl: str | None = None
     s3_public: bool = False
-    aws_unsigned: bool = True
+    aws_unsigned: bool | None = None
+    requester_pays: bool | None = None
     # with what
     threads: int = -1
     memory_limit: str = ""

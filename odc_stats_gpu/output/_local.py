@@ -8,13 +8,14 @@ import filecmp
 import os
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from odc_stats_gpu.errors import ConfigError, StoreError
+from odc_stats_gpu.errors import Cancelled, ConfigError, StoreError
 from odc_stats_gpu.output._store import ANY, PART_SUFFIX, ChangedError, Data
 from odc_stats_gpu.telemetry import fault_point
 
@@ -83,6 +84,7 @@ class LocalStore:
         content_type: str,  # noqa: ARG002 - files have none
         *,
         expect: str | None = ANY,
+        stop: threading.Event | None = None,
     ) -> str:
         """Write under a hidden name in the same folder, fsync, rename."""
         final = self.root / path
@@ -92,6 +94,8 @@ class LocalStore:
             try:
                 with part.open("xb") as out:
                     for chunk in _chunks(data):
+                        if stop is not None and stop.is_set():
+                            raise Cancelled("told to stop")
                         out.write(chunk)
                     out.flush()
                     os.fsync(out.fileno())
@@ -171,7 +175,7 @@ class LocalStore:
             elif path.startswith(prefix):
                 yield path
 
-    def sweep(self, prefix: str) -> None:
+    def sweep(self, prefix: str, *, alone: bool = False) -> None:  # noqa: ARG002 - names tell who lives
         """Remove temporaries of dead processes for files starting with `prefix`."""
         head = self.root / prefix
         try:

@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import json
 import posixpath
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from odc_stats_gpu.errors import Cancelled, OdcStatsError, StoreError
 from odc_stats_gpu.model import OutputBand, RunInfo, Task
-from odc_stats_gpu.output._stac import COG_TYPE, AssetFile, render_item
+from odc_stats_gpu.output._stac import AssetFile, render_item
 from odc_stats_gpu.output._store import ChangedError, Data, Store, content_type
 from odc_stats_gpu.telemetry import fault_point, stage
 
@@ -33,6 +34,8 @@ class Publisher:
 
     def __init__(self, task: Task, store: Store, keys: Sequence[str]) -> None:
         """`keys` are the endings of all files but the item, as Task.path takes them."""
+        self.stop = threading.Event()
+        """Set: nothing more is put."""
         self._task, self._store = task, store
         self.item_path = task.path(ITEM_SUFFIX)
         self._before = store.versions([*(task.path(key) for key in keys), self.item_path])
@@ -68,7 +71,7 @@ class Publisher:
             size=size,
             sha1=sha1.hexdigest(),
             sha256=sha256.hexdigest(),
-            media_type=COG_TYPE if suffix == ".tif" else content_type(path),
+            media_type=content_type(path),
             roles=(_ROLES.get(key, "data"),),
             band=band,
             extra=extra or {},
@@ -99,7 +102,7 @@ class Publisher:
         with stage("write"):
             self._put[path] = ""
             self._put[path] = self._store.put(
-                path, data, content_type(path), expect=self._before.get(path)
+                path, data, content_type(path), expect=self._before.get(path), stop=self.stop
             )
 
     def finish(self, item: bytes) -> None:
@@ -116,7 +119,9 @@ class Publisher:
                     "another worker is at this tile: it is left to that one",
                 )
             try:
-                self._store.put(self.item_path, item, content_type(self.item_path), expect=None)
+                self._store.put(
+                    self.item_path, item, content_type(self.item_path), expect=None, stop=self.stop
+                )
             except ChangedError as exc:
                 self._compare()
                 raise OvertakenError("another worker has finished this tile") from exc

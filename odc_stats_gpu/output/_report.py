@@ -41,7 +41,7 @@ def write_report(
     pictures = [s for s in scenes or () if isinstance(s, tuple)]
     found: list[tuple[Store, str]] = []
     for place in places:
-        store = open_store(str(place))
+        store = open_store(str(place), reading=True)
         found += [(store, p) for p in store.list() if p.endswith(".stac-item.json")]
     if not found:
         raise ConfigError(

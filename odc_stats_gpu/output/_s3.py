@@ -4,62 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from odc_stats_gpu.errors import ConfigError, StoreError
+from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.output._s3_calls import (
+    ABSENT,
+    DENIED,
+    HOPELESS,
+    S3Calls,
+    code_of,
+    refusal,
+    s3_errors,
+)
 from odc_stats_gpu.output._s3_upload import Upload
 from odc_stats_gpu.output._store import ANY, ChangedError, Data
+from odc_stats_gpu.telemetry import log
 
-_ABSENT = ("404", "NoSuchKey", "NotFound")
-_DENIED = ("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-           "ExpiredToken", "AllAccessDisabled", "AccountProblem")  # fmt: skip
-
-
-_HOPELESS = ("NoSuchBucket", "InvalidBucketName", "NoCredentials",
-             "AccessControlListNotSupported")  # fmt: skip
-"""Besides denial: what no retry mends."""
-_CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
-_GONE = ("404", "NoSuchKey", "NotFound")
-"""As the answer to If-Match: the object was deleted."""
+_CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", *ABSENT)
+"""Answers to a condition; absent: what was to be replaced is deleted."""
+_OLD = timedelta(hours=1)
+T = TypeVar("T")
 
 
 class S3Store:
     """Objects below one prefix of a bucket. Thread-safe; the client is made on first use."""
 
     def __init__(
-        self, bucket: str, prefix: str, *, acl: str | None = None, unsigned: bool = False
+        self, bucket: str, prefix: str, *, acl: str | None = None, reading: bool = False
     ) -> None:
         self.bucket = bucket
         self.prefix = prefix
         self.acl = acl
-        self.unsigned = unsigned
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._calls = S3Calls(reading=reading)
         self._conditions = True
-        payer = bool(os.environ.get("AWS_REQUEST_PAYER"))
-        self._pays = {"RequestPayer": "requester"} if payer else {}
-
-    @cached_property
-    def _client(self) -> Any:
-        import boto3
-        import botocore
-        from botocore.config import Config
-
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": 8},  # back-off with full jitter
-            connect_timeout=10,
-            read_timeout=60,
-            max_pool_connections=32,
-            signature_version=botocore.UNSIGNED if self.unsigned else None,
-        )
-        return boto3.session.Session().client("s3", config=config)
+        self._bucket_seen = False
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}" if self.prefix else path
+
+    def _where(self, path: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._key(path), **self._calls.payer}
 
     def uri(self, path: str = "") -> str:
         """Full address of a path."""
@@ -71,171 +60,191 @@ class S3Store:
 
     def etag(self, path: str) -> str | None:
         """Version of an object, or None when there is none; raises StoreError on 403 and 5xx."""
+        head = self._head(path)
+        return None if head is None else str(head["ETag"])
+
+    def _head(self, path: str, **how: str) -> dict[str, Any] | None:
         try:
-            return cast(
-                "str",
-                self._client.head_object(Bucket=self.bucket, Key=self._key(path), **self._pays)[
-                    "ETag"
-                ],
-            )
-        except _errors() as exc:
-            if _code(exc) in _ABSENT:
-                return None
-            raise self._error("look at", path, exc) from exc
+            found = self._calls(lambda s3: s3.head_object(**self._where(path), **how))
+        except s3_errors() as exc:
+            if code_of(exc) not in ABSENT:
+                raise refusal("look at", self.uri(path), exc) from exc
+            self._see_bucket(path)
+            return None
+        self._bucket_seen = True
+        return cast("dict[str, Any]", found)
+
+    def _see_bucket(self, path: str) -> None:
+        """The answer to HEAD doesn't tell an absent object from an absent bucket: GET's does."""
+        if self._bucket_seen:
+            return
+        try:
+            self._calls(lambda s3: s3.get_object(**self._where(path)))["Body"].close()
+        except s3_errors() as exc:
+            if code_of(exc) == "NoSuchBucket":
+                raise refusal("look at", self.uri(path), exc) from exc
+        self._bucket_seen = True
 
     def read(self, path: str) -> bytes:
         """The whole object."""
-        try:
-            found = self._client.get_object(Bucket=self.bucket, Key=self._key(path), **self._pays)
-            with found["Body"] as body:
+
+        def whole(s3: Any) -> bytes:
+            with s3.get_object(**self._where(path))["Body"] as body:
                 return cast("bytes", body.read())
-        except _errors() as exc:
-            raise self._error("read", path, exc) from exc
+
+        return self._ask("read", path, whole)
 
     def download(self, path: str, etag: str, target: Path) -> None:
         """Write that version of an object into a file; raises StoreError, OSError."""
-        try:
-            found = self._client.get_object(
-                Bucket=self.bucket, Key=self._key(path), IfMatch=etag, **self._pays
-            )
+
+        def copy(s3: Any) -> None:
+            found = s3.get_object(**self._where(path), IfMatch=etag)
             with contextlib.closing(found["Body"]) as body, target.open("wb") as out:
                 for chunk in body.iter_chunks(1 << 20):
                     out.write(chunk)
-        except _errors() as exc:
-            raise self._error("read", path, exc) from exc
+
+        self._ask("read", path, copy)
 
     def versions(self, paths: Sequence[str]) -> dict[str, str]:
         """ETags of those that exist: one listing, or one look each where listing is forbidden."""
         wanted = {self._key(path): path for path in paths}
         if not wanted:
             return {}
-        found: dict[str, str] = {}
-        pages = self._client.get_paginator("list_objects_v2")
         try:
-            for page in pages.paginate(
-                Bucket=self.bucket, Prefix=_shared_start(list(wanted)), **self._pays
-            ):
-                found |= {
-                    wanted[entry["Key"]]: entry["ETag"]
-                    for entry in page.get("Contents", ())
-                    if entry["Key"] in wanted
-                }
-        except _errors() as exc:
-            if _code(exc) in _DENIED:
+            return {
+                wanted[entry["Key"]]: entry["ETag"]
+                for entry in self._entries(_shared_start(list(wanted)))
+                if entry["Key"] in wanted
+            }
+        except s3_errors() as exc:
+            if code_of(exc) in DENIED:
                 etags = {path: self.etag(path) for path in paths}
                 return {path: etag for path, etag in etags.items() if etag is not None}
-            raise self._error("list", _shared_start(list(paths)), exc) from exc
-        return found
+            raise refusal("list", self.uri(_shared_start(list(paths))), exc) from exc
 
-    def put(self, path: str, data: Data, content_type: str, *, expect: str | None = ANY) -> str:
+    def _entries(self, prefix: str) -> Iterator[dict[str, str]]:
+        """What a listing says of objects whose keys start with `prefix`, a page at a time."""
+        where: dict[str, str] = {"Bucket": self.bucket, "Prefix": prefix, **self._calls.payer}
+        more = True
+        while more:
+            page = self._calls(lambda s3: s3.list_objects_v2(**where))
+            self._bucket_seen = True
+            yield from page.get("Contents", ())
+            more = bool(page.get("IsTruncated"))
+            where["ContinuationToken"] = page.get("NextContinuationToken", "")
+
+    def put(
+        self,
+        path: str,
+        data: Data,
+        content_type: str,
+        *,
+        expect: str | None = ANY,
+        stop: threading.Event | None = None,
+    ) -> str:
         """Upload with SHA-256 checksums, in parts when large: visible only once complete."""
+        if expect != ANY and not self._conditions and self.etag(path) != expect:
+            raise _changed(self.uri(path))
         extra = {"ContentType": content_type, **({"ACL": self.acl} if self.acl else {})}
         condition = (
             {} if expect == ANY or not self._conditions
             else {"IfNoneMatch": "*"} if expect is None
             else {"IfMatch": expect}
         )  # fmt: skip
-        where = {"Bucket": self.bucket, "Key": self._key(path)}
-        upload = Upload(self._client, where, extra, condition, _code)
+        upload = Upload(self._calls, self._where(path), extra, condition, stop)
         try:
             etag = upload.send(data)
-        except _errors() as exc:
-            code = _code(exc)
-            if not condition or code not in (*_CHANGED, *_GONE):
-                raise self._error("write", path, exc) from exc
+        except s3_errors() as exc:
+            code = code_of(exc)
+            taken = code == "NoSuchUpload" or (condition and code in _CHANGED)
+            if not taken:
+                raise refusal("write", self.uri(path), exc, self.acl) from exc
             # the answer to our own first attempt may have been lost on the way
             if (same := self._same(path, upload)) is not None:
                 return same
-            raise ChangedError(
-                f"{self.uri(path)} was written by somebody else meanwhile",
-                "another worker is at this tile: it is left to that one",
-            ) from exc
-        self._conditions = self._conditions and upload.conditional
+            raise _changed(self.uri(path)) from exc
+        if self._conditions and not upload.conditional:
+            self._conditions = False
+            log(
+                f"the service behind s3://{self.bucket} knows no conditional writes: two workers "
+                "at one tile at the same moment may not notice each other",
+                level="warning",
+            )
         return etag
 
     def _same(self, path: str, upload: Upload) -> str | None:
         """ETag of the object when its content is what was uploaded."""
-        with contextlib.suppress(*_errors()):
-            head = self._client.head_object(
-                Bucket=self.bucket, Key=self._key(path), ChecksumMode="ENABLED", **self._pays
-            )
-            etag, checksum = str(head["ETag"]), head.get("ChecksumSHA256")
-            if (upload.checksum and checksum == upload.checksum) or etag == upload.etag:
-                return etag
-        return None
+        head = self._head(path, ChecksumMode="ENABLED")
+        if head is None:
+            return None
+        etag, checksum = str(head["ETag"]), head.get("ChecksumSHA256")
+        ours = (upload.checksum and checksum == upload.checksum) or etag == upload.etag
+        return etag if ours else None
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is absent is fine."""
         try:
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(path))
-        except _errors() as exc:
-            if _code(exc) not in _ABSENT:
-                raise self._error("delete", path, exc) from exc
+            self._calls(lambda s3: s3.delete_object(**self._where(path)))
+        except s3_errors() as exc:
+            if code_of(exc) not in ABSENT:
+                raise refusal("delete", self.uri(path), exc) from exc
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Paths starting with that text, in the order of S3."""
         head = f"{self.prefix}/" if self.prefix else ""
-        pages = self._client.get_paginator("list_objects_v2")
         try:
-            for page in pages.paginate(Bucket=self.bucket, Prefix=head + prefix, **self._pays):
-                for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):  # a "folder" made in the console
-                        yield entry["Key"].removeprefix(head)
-        except _errors() as exc:
-            raise self._error("list", prefix, exc) from exc
+            for entry in self._entries(head + prefix):
+                if not entry["Key"].endswith("/"):  # a "folder" made in the console
+                    yield entry["Key"].removeprefix(head)
+        except s3_errors() as exc:
+            raise refusal("list", self.uri(prefix), exc) from exc
 
-    def sweep(self, prefix: str) -> None:
-        """Abort multipart uploads of an hour ago and older: invisible, but paid for."""
-        before = datetime.now(UTC) - timedelta(hours=1)
+    def sweep(self, prefix: str, *, alone: bool = False) -> None:
+        """Abort multipart uploads that were left behind: invisible, but paid for.
+
+        Unless we are `alone`, a young one may be another worker's.
+        """
+        before = datetime.now(UTC) - _OLD
+        where = {"Bucket": self.bucket, "Prefix": self._key(prefix)}
+
+        def abort(s3: Any) -> None:
+            for page in s3.get_paginator("list_multipart_uploads").paginate(**where):
+                for upload in page.get("Uploads", ()):
+                    if alone or upload["Initiated"] < before:
+                        s3.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+
         # listing uploads needs a permission of its own: without it the bucket's lifecycle rule acts
-        with contextlib.suppress(*_errors()):
-            found = self._client.list_multipart_uploads(
-                Bucket=self.bucket, Prefix=self._key(prefix)
-            )
-            for upload in found.get("Uploads", ()):
-                if upload["Initiated"] < before:
-                    self._client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+        with contextlib.suppress(*s3_errors()):
+            self._calls(abort)
 
     def check_writable(self) -> None:
         """Begin and abort a multipart upload: needs the right to put only, and leaves no object."""
-        probe = self._key(".write-test")
+        where = self._where(".write-test")
+        acl = {"ACL": self.acl} if self.acl else {}
         try:
-            acl = {"ACL": self.acl} if self.acl else {}
-            begun = self._client.create_multipart_upload(Bucket=self.bucket, Key=probe, **acl)
-            self._client.abort_multipart_upload(
-                Bucket=self.bucket, Key=probe, UploadId=begun["UploadId"]
-            )
-        except _errors() as exc:
-            code = _code(exc)
-            if code in _DENIED or code in _HOPELESS:
-                failure = self._error("write to", "", exc)
+            begun = self._calls(lambda s3: s3.create_multipart_upload(**where, **acl))
+            upload = begun["UploadId"]
+            self._calls(lambda s3: s3.abort_multipart_upload(**where, UploadId=upload))
+        except s3_errors() as exc:
+            failure = refusal("write", self.uri(".write-test"), exc, self.acl)
+            if code_of(exc) in (*DENIED, *HOPELESS):
                 raise ConfigError(failure.message, failure.remedy) from exc
-            raise self._error("write to", "", exc) from exc
+            raise failure from exc
 
-    def _error(self, verb: str, path: str, exc: Exception) -> StoreError:
-        code = _code(exc)
-        if code == "NoSuchBucket":
-            return StoreError(
-                f"can't {verb} {self.uri(path)}: no bucket {self.bucket!r}", "check its name"
-            )
-        if code in _ABSENT:
-            return StoreError(
-                f"can't {verb} {self.uri(path)}: no such object", "check the location"
-            )
-        if code == "NoCredentials":
-            remedy = "configure AWS credentials (environment, profile or role)"
-        elif code == "AccessControlListNotSupported":
-            remedy = f"the bucket takes no ACL: leave out s3_acl ({self.acl})"
-        elif code in _DENIED:
-            remedy = (
-                "grant s3:GetObject, s3:PutObject and s3:ListBucket: without the last one, "
-                "an absent object can't be told from a forbidden one"
-            )
-        else:
-            remedy = "the service refused after several attempts: try again later"
-        return StoreError(f"can't {verb} {self.uri(path)}: {code or exc}", remedy)
+    def _ask(self, verb: str, path: str, work: Callable[[Any], T]) -> T:
+        try:
+            return self._calls(work)
+        except s3_errors() as exc:
+            raise refusal(verb, self.uri(path), exc) from exc
+
+
+def _changed(uri: str) -> ChangedError:
+    return ChangedError(
+        f"{uri} was written by somebody else meanwhile",
+        "another worker is at this tile: it is left to that one",
+    )
 
 
 def _shared_start(names: Sequence[str]) -> str:
@@ -243,33 +252,3 @@ def _shared_start(names: Sequence[str]) -> str:
     first, last = min(names), max(names)
     same = (a == b for a, b in zip(first, last, strict=False))
     return first[: sum(itertools.takewhile(bool, same))]
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """Everything boto3 raises for a request that didn't succeed."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-    from urllib3.exceptions import HTTPError
-
-    return (BotoCoreError, ClientError, HTTPClientError, Boto3Error, HTTPError)
-
-
-def _code(exc: BaseException) -> str:
-    """Error code of the service, or the name of the local failure."""
-    from botocore.exceptions import (
-        ClientError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-    )
-
-    cause = exc.__cause__ or exc.__context__
-    if not isinstance(exc, ClientError) and isinstance(cause, ClientError):
-        exc = cause  # boto3 wraps the failure of a transfer
-    if isinstance(exc, ClientError):
-        return str(exc.response.get("Error", {}).get("Code", ""))
-    if isinstance(exc, (NoCredentialsError, PartialCredentialsError)):
-        return "NoCredentials"
-    if isinstance(exc, ParamValidationError):
-        return "InvalidBucketName"
-    return ""

@@ -21,7 +21,6 @@ EXTENSIONS = {
 }
 MULTIHASH_SHA256 = "1220"
 """Prefix of a multihash: function sha2-256 (0x12), 32 bytes (0x20)."""
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
 @dataclass(frozen=True, slots=True)

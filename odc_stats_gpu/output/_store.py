@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from odc_stats_gpu.errors import ConfigError, StoreError
 
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 type_of_suffix = {
-    ".tif": "image/tiff",
+    ".tif": COG_TYPE,
     ".json": "application/json",
     ".yaml": "text/yaml",
     ".jpg": "image/jpeg",
@@ -47,11 +49,20 @@ class Store(Protocol):
     def versions(self, paths: Sequence[str]) -> dict[str, str]:
         """What distinguishes the present contents of these files; absent ones are left out."""
 
-    def put(self, path: str, data: Data, content_type: str, *, expect: str | None = ANY) -> str:
+    def put(
+        self,
+        path: str,
+        data: Data,
+        content_type: str,
+        *,
+        expect: str | None = ANY,
+        stop: threading.Event | None = None,
+    ) -> str:
         """Publish a whole file, or nothing; returns its version.
 
-        `expect` is the version to be replaced, None when there must be no file yet. Raises
-        ChangedError when something else is there, unless it equals the data; StoreError.
+        `expect` is the version to be replaced, None when there must be no file yet; once `stop` is
+        set nothing new begins. Raises ChangedError when something else is there, unless it equals
+        the data; StoreError; Cancelled.
         """
 
     def delete(self, path: str) -> None:
@@ -60,17 +71,21 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[str]:
         """Paths below that folder or starting with that text, sorted; raises StoreError."""
 
-    def sweep(self, prefix: str) -> None:
-        """Remove what interrupted puts of files starting with `prefix` left behind."""
+    def sweep(self, prefix: str, *, alone: bool = False) -> None:
+        """Remove what interrupted puts of files starting with `prefix` left behind.
+
+        `alone`: nobody else can be putting such files, so that everything unfinished is left over.
+        """
 
     def check_writable(self) -> None:
         """Fail now rather than after an hour's work: raises ConfigError or StoreError."""
 
 
-def open_store(location: str, *, acl: str | None = None, unsigned: bool = False) -> Store:
+def open_store(location: str, *, acl: str | None = None, reading: bool = False) -> Store:
     """Open `file:///dir`, a bare path or `s3://bucket/prefix`.
 
-    `acl` is the canned ACL of new S3 objects; `unsigned` reads a public bucket without credentials.
+    `acl` is the canned ACL of new S3 objects; `reading` says that nothing will be written, so that
+    requests to S3 are signed or not as `read_access` tells.
     Raises ConfigError for an empty location, an unknown scheme or a malformed address.
     """
     if not location:
@@ -96,7 +111,7 @@ def open_store(location: str, *, acl: str | None = None, unsigned: bool = False)
         bucket, _, prefix = rest.partition("/")
         if not bucket:
             raise ConfigError(f"location {location!r} names no bucket", "write s3://bucket/prefix")
-        return S3Store(bucket, prefix.strip("/"), acl=acl, unsigned=unsigned)
+        return S3Store(bucket, prefix.strip("/"), acl=acl, reading=reading)
     raise ConfigError(
         f"location {location!r} has the unknown scheme {scheme!r}", "use file://, s3:// or a path"
     )

@@ -21,15 +21,13 @@ _THREADS = 4
 """Tiles at a time: hides the latency of S3 and holds at most as many files in memory."""
 
 
-def verify(
-    location: str, *, progress: Callable[[int, int], None] | None = None, unsigned: bool = False
-) -> Report:
+def verify(location: str, *, progress: Callable[[int, int], None] | None = None) -> Report:
     """Check every STAC item below a location (`file://`, a path or `s3://`) and all it names.
 
     `progress(done, total)` is called after each tile. Raises ConfigError for a malformed location
     and StoreError when it can't be listed; whatever is wrong with a tile is a finding.
     """
-    store = open_store(location, unsigned=unsigned)
+    store = open_store(location, reading=True)
     paths = sorted(store.list())
     items = [p for p in paths if p.endswith(_ITEM) and not p.endswith(PART_SUFFIX)]
     known = set(paths)

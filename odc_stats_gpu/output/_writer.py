@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -31,6 +31,8 @@ _RGBA = OutputBand("rgba", "uint8", None)
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 _STRIP = 1 << 19
 """Pixels coloured at a time."""
+_UPLOADS = 4
+"""Files put at the same time: hides the latency of S3; each holds up to 5 parts of 8 MiB."""
 Array = np.ndarray[Any, Any]
 Rgb = tuple[Sequence[str], Sequence[float]]
 
@@ -111,7 +113,7 @@ class TileWriter:
                 self._images["rgba"] = GdalImage(
                     task.geobox, 4, "uint8", None, cog_options(cog, _RGBA, shape), scratch
                 )
-        store.sweep(task.path(""))
+        store.sweep(task.path(""), alone=not shared)
         endings = [*(f"_{name}.tif" for name in self._images), "_thumbnail.jpg", ".sha1"]
         self._publisher = Publisher(task, store, endings)
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="encode")
@@ -192,7 +194,7 @@ class TileWriter:
         check()
         fault_point("before_assets")
         publisher.begin()
-        assets = list(self._pool.map(self._asset, self._images))
+        assets = self._assets()
         if self._thumbnail is not None:
             data = self._thumbnail.jpeg()
             assets.append(
@@ -206,9 +208,25 @@ class TileWriter:
         check()
         publisher.finish(item)
         fault_point("item_written")
+        self._store.sweep(task.path(""), alone=True)  # nobody else can finish this tile any more
         files = (*(a.path for a in assets), task.path(".sha1"), publisher.item_path)
         total = sum(a.size for a in assets) + len(sums) + len(item)
         return Written(self._store.uri(publisher.item_path), files, total)
+
+    def _assets(self) -> list[AssetFile]:
+        """Put all COGs, a few at a time; the first failure stops the others."""
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
+            try:
+                running = [pool.submit(self._asset, name) for name in self._images]
+                ended, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for failure in [f.exception() for f in ended]:
+                    if failure is not None:
+                        raise failure
+                return [f.result() for f in running]
+            except BaseException:
+                self._publisher.stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _asset(self, name: str) -> AssetFile:
         band = next((b for b in self._bands if b.name == name), None)
