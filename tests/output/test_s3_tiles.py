@@ -39,7 +39,8 @@ def test_a_tile_in_s3(kit, tmp_path, bucket):
         for key in store.list()
     }
     assert types == {
-        "tif": "image/tiff; application=geotiff; profile=cloud-optimized", "json": "application/json", "jpg": "image/jpeg", "sha1": "text/plain",
+        "tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "json": "application/json", "jpg": "image/jpeg", "sha1": "text/plain",
     }  # fmt: skip
     report = verify("s3://tiles/year")
     assert report.ok
