@@ -208,12 +208,11 @@ class S3Store:
         where = {"Bucket": self.bucket, "Prefix": self._key(prefix)}
 
         def abort(s3: Any) -> None:
-            for page in s3.get_paginator("list_multipart_uploads").paginate(**where):
-                for upload in page.get("Uploads", ()):
-                    if alone or upload["Initiated"] < before:
-                        s3.abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
+            for upload in s3.list_multipart_uploads(**where).get("Uploads", ()):
+                if alone or upload["Initiated"] < before:
+                    s3.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
 
         # listing uploads needs a permission of its own: without it the bucket's lifecycle rule acts
         with contextlib.suppress(*s3_errors()):
