@@ -138,7 +138,7 @@ def test_threads_may_start_a_kernel_first_together(launched):
     """As the reader's threads do: one compiles, the others wait, each launch is theirs."""
     from odc_stats_gpu.kernels.geomedian import cuda
 
-    cuda._compiled.cache_clear()
+    cuda.compiled.cache_clear()
     stacks = [put(np.full((1, 3, 4, k + 1), 5, np.uint16)) for k in range(6)]
     failed = []
 
