@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 REFUSE = REPOSITORY / "tests" / "tools" / "refuse_imports.py"
 KERNELS = [f"tests/cuda/test_on_gpu_{part}.py" for part in ("geomedian", "warp", "masks")]
-DEVICE = [f"tests/cuda/test_on_gpu_{part}.py" for part in ("streams", "memory", "tiles")]
+DEVICE = [f"tests/cuda/test_on_gpu_{part}.py" for part in ("streams", "memory", "device", "tiles")]
 QUICK = (
     "every_number_of_bands and (1] or 6] or 16]) or number_of_dates and (2] or 5]) or fit_on_chip"
     " or random_numbers or block_of_a_scene and uint16 or against_float64 or window_of_a_stack"

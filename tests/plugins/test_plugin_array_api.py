@@ -146,3 +146,12 @@ def mixed(make):
     flags = make.enum("fmask", {0: "nodata", 1: "valid", 2: "cloud", 3: "shadow"})
     bands = [("nbart_red", [], "uint8", 255, None), ("nbart_nir", [], "float32", None, None)]
     return make.product("mixed", [*bands, ("oa_fmask", [], "uint8", 0, flags)])
+
+
+def test_the_accessor_of_cupy_xarray_is_at_hand():
+    """As far as that can be seen without a device; `test_on_gpu_device.py` has the rest."""
+    pytest.importorskip("cupy_xarray", reason="the CUDA wheels are not installed")
+    stack = xr.Dataset({"a": (("time", "y", "x"), np.ones((2, 3, 4), "int16"))})
+    assert not stack.cupy.is_cupy
+    assert not stack["a"].cupy.is_cupy
+    xr.testing.assert_identical(stack.cupy.as_numpy(), stack)
