@@ -132,7 +132,9 @@ def run(
     from_sqs: Annotated[str | None, typer.Option(help="Take tasks from this queue.")] = None,
     idle_timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds without anything visible in the queue; default lease + 60."),
+        typer.Option(
+            min=0, help="Seconds without anything visible in the queue; default lease + 60."
+        ),
     ] = None,
     max_tasks: Annotated[
         int | None, typer.Option(min=1, help="Leave the queue after so many tasks.")

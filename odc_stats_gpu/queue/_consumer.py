@@ -120,7 +120,7 @@ class Consumer:
         self._troubled_since = None
         for lease in answer.leases:  # never more than one
             try:
-                return Delivery(_parse(lease.message["Body"], self._filedb), lease)
+                return Delivery(_parse(lease.message.get("Body", ""), self._filedb), lease)
             except MalformedMessageError as exc:
                 self._on_malformed(str(exc))
                 lease.release()

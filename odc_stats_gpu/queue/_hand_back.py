@@ -24,6 +24,6 @@ def hand_back(lease: Lease, start: Start = in_background) -> bool:
     now = threading.Event()
     now.set()
     copying = start(lease.hand_back)
-    if settled(copying, now, COPY_WITHIN):
+    if settled(copying, now, COPY_WITHIN) and copying.exception() is None:
         return True
     return settled(start(lease.release), now, _RELEASE_WITHIN)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 import pytest
 
 from odc_stats_gpu.cli import main
+from odc_stats_gpu.cli._run_queue import _sample_queue
 from odc_stats_gpu.demo import write_archive
 from odc_stats_gpu.queue import queue_status
 from odc_stats_gpu.tasks import Eo3Source, save_tasks
+from odc_stats_gpu.telemetry import start_metrics
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,16 @@ def test_status_is_readable_and_json(sqs, queues, capsys):
     assert "0 visible, 0 in flight, 0 dead" in capsys.readouterr().out
     assert main(["queue-status", name(queues[0]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dead"] == 0
+
+
+def test_the_metrics_tell_how_the_queue_stands(sqs, queues):
+    sqs.send_message(QueueUrl=queues[0], MessageBody="m")
+    with start_metrics(0, address="127.0.0.1") as endpoint:
+        _sample_queue(queues[0])
+        text = urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics").read().decode()
+    label = f'odc_stats_queue_messages{{queue="{name(queues[0])}",state='
+    assert f'{label}"visible"}} 1.0' in text
+    assert f'{label}"dead"}} 0.0' in text
 
 
 def test_an_unknown_queue_is_one_line_and_exit_2(sqs, capsys):

@@ -102,7 +102,7 @@ def test_poison_reaches_the_dead_letter_queue_and_the_rest_is_served(sqs, queues
     publish("s3://b/x.db", live, TILES)
     seen, bad = [], []
     with Keeper(margin=1) as keeper:
-        consumer = Consumer(live, lease_seconds=30, idle_timeout=1, on_malformed=bad.append)
+        consumer = Consumer(live, lease_seconds=30, idle_timeout=6, on_malformed=bad.append)
         for got in deliveries(consumer, keeper, threading.Event()):
             seen.append(got.message.index)
             got.lease.acknowledge()
