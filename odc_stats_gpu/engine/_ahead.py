@@ -9,7 +9,15 @@ from concurrent.futures import Future
 
 from odc_stats_gpu.engine._executor import Executor
 from odc_stats_gpu.engine._job import TaskJob
-from odc_stats_gpu.queue import Consumer, Delivery, Keeper, hand_back, in_background, settled
+from odc_stats_gpu.queue import (
+    Consumer,
+    Delivery,
+    Keeper,
+    Start,
+    hand_back,
+    in_background,
+    settled,
+)
 from odc_stats_gpu.telemetry import log
 
 _WORTH = 2.0
@@ -37,9 +45,11 @@ class Ahead:
         stop: threading.Event,
         *,
         enabled: bool,
+        start: Start = in_background,
     ) -> None:
+        """`start` runs the calls of the queue."""
         self._consumer, self._keeper, self._executor = consumer, keeper, executor
-        self._stop, self._enabled = stop, enabled
+        self._stop, self._enabled, self._start = stop, enabled, start
         self._look: Future[Delivery | None] | None = None
         self._due = 0.0
         self._giving: Future[bool] | None = None
@@ -49,14 +59,14 @@ class Ahead:
         for first in source:
             delivery: Delivery | None = first
             while delivery is not None:
-                self._due, self._look = time.monotonic() + _WORTH, None
+                self._due = time.monotonic() + _WORTH
                 yield delivery
-                delivery = self._take()
+                delivery = self.take()
 
     def look(self) -> None:
         """Take the next message, once per tile; returns at once."""
         if self._enabled and self._look is None and time.monotonic() >= self._due:
-            self._look = in_background(self._reserve)
+            self._look = self._start(self._reserve)
 
     def give_back(self) -> None:
         """Begin to hand back what was taken; returns at once, `wait` waits."""
@@ -77,7 +87,8 @@ class Ahead:
             log("next task taken", message_id=delivery.id, next=str(delivery.message.index))
         return delivery
 
-    def _take(self) -> Delivery | None:
+    def take(self) -> Delivery | None:
+        """What was taken meanwhile, if it is still ours."""
         if self._look is None or not settled(self._look, self._stop, 0) or self._stop.is_set():
             return None
         look, self._look = self._look, None
@@ -89,9 +100,9 @@ class Ahead:
             look.add_done_callback(self._return_late)
             return False
         delivery = look.result()
-        return delivery is None or hand_back(delivery.lease)
+        return delivery is None or hand_back(delivery.lease, self._start)
 
     def _return_late(self, look: Future[Delivery | None]) -> None:
         delivery = look.result()
         if delivery is not None:
-            hand_back(delivery.lease)
+            hand_back(delivery.lease, self._start)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from odc_stats_gpu.engine import CancelToken, RunSummary, TaskResult
+from odc_stats_gpu.engine._ahead import Ahead
 from odc_stats_gpu.engine._fleet import Hand
 from odc_stats_gpu.errors import Cancelled
 from odc_stats_gpu.queue import Consumer, Keeper, hand_back
@@ -254,6 +255,10 @@ class Worker:
         self.executor = Executor(queue, name, self.token)
         self.keeper = Keeper(MARGIN, clock=clock)
         self.consumer = Consumer(URL, lease_seconds=LEASE, clock=clock, client=queue)
+        self.ahead = Ahead(
+            self.consumer, self.keeper, self.executor, self.token.event, enabled=True,
+            start=self.start,
+        )  # fmt: skip
         self.hand = Hand(self.executor, self.summary, lambda *_: None, self.token, self.start)
 
     def start(self, work):
@@ -269,9 +274,13 @@ class Worker:
         return future
 
     def receive(self):
-        delivery = self.consumer.take(self.consumer.ask())
+        """The next message: one taken ahead, else one that the queue has."""
+        delivery = self.ahead.take()
+        if delivery is None:
+            delivery = self.consumer.take(self.consumer.ask())
+            if delivery is not None:
+                self.keeper.hold(delivery.lease)
         if delivery is not None:
-            self.keeper.hold(delivery.lease)
             self.delivery = delivery
             self.hand.take(delivery)
 
@@ -286,4 +295,6 @@ class Worker:
         if self.delivery is not None and self.hand.settle():
             self.keeper.drop(self.delivery.lease)
             self.delivery = None
+            if self.token.cancelled:
+                self.ahead.wait()
         return self.delivery is None

@@ -69,6 +69,12 @@ class Fleet(RuleBasedStateMachine):
                 self.replace(k)
                 return
 
+    @rule(k=WORKERS)
+    def look_ahead(self, k):
+        worker = self.workers[k]
+        if worker.delivery is not None and not worker.token.cancelled:
+            worker.ahead.look()
+
     @rule(k=WORKERS, deaf=st.booleans(), hanging=st.booleans())
     def interrupt(self, k, deaf, hanging):
         """SIGTERM; the tile may not stop at once, the queue may not answer any more."""
@@ -164,6 +170,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(_hand_back, "COPY_WITHIN", 0.001)
     monkeypatch.setattr(_hand_back, "_RELEASE_WITHIN", 0.001)
     monkeypatch.setattr("odc_stats_gpu.engine._fleet._LAST", 0.001)
+    monkeypatch.setattr("odc_stats_gpu.engine._ahead._WORTH", 0)
     monkeypatch.setattr("odc_stats_gpu.engine._fleet._STOPPING", 0.001)
 
 
