@@ -86,8 +86,8 @@ GPU_OPTIONS = $(if $(SIMULATE),--simulate) $(if $(QUICK),--quick) $(if $(KERNELS
 gpu: $(GPU_READY) ## tests and benchmarks on this machine's GPU, one record (PYTHON= WHEELS= OUT= QUICK=1 KERNELS=1 SIMULATE=1)
 	PYTHONPATH=$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH)) $(GPU_PYTHON) -m bench.gpu --tests $(GPU_OPTIONS)
 
-gpu-wheels: $(STAMP) ## collect into gpu-wheels/ what a bare CUDA machine lacks (SMALL=1 KERNELS=1 SKIP="pandas ...")
-	$(BIN)/python -m bench.gpu.collect_wheels $(if $(KERNELS),--kernels) $(if $(SMALL),--small) $(if $(SKIP),--skip $(SKIP)) $(if $(OUT),--out $(OUT))
+gpu-wheels: $(STAMP) ## collect into gpu-wheels/ what a bare CUDA machine lacks (SMALL=1 KERNELS=1 DASK=1 SKIP="pandas ...")
+	$(BIN)/python -m bench.gpu.collect_wheels $(if $(KERNELS),--kernels) $(if $(DASK),--dask) $(if $(SMALL),--small) $(if $(SKIP),--skip $(SKIP)) $(if $(OUT),--out $(OUT))
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .bench-venv bench/.installed demo-out build dist gpu-wheels *.egg-info

@@ -1,13 +1,14 @@
 """Collect the wheels that a bare CUDA machine lacks (`make gpu-wheels`).
 
-    python -m bench.gpu.collect_wheels [--out gpu-wheels] [--kernels] [--skip NAME ...] [--small]
+    python -m bench.gpu.collect_wheels [--out gpu-wheels] [--kernels | --dask] [--small]
+                                       [--skip NAME ...]
 
 For Python 3.12 on x86-64 Linux, versions and hashes as in requirements.lock. Left at home is what
 such a machine has: CuPy, Numba and CUDA; and boto3, which no tile on a disk needs. numba-cuda
 comes along because another version than the locked one would compile other code.
-`--kernels`: NumPy, numba-cuda and the test tools only. `--small`: packed again with LZMA, without
-debug information, tests, and the codecs of imagecodecs that nothing here calls (a minute); pip
-and `make gpu WHEELS=` read them as they are.
+`--kernels`: NumPy, numba-cuda and the test tools only. `--dask`: dask-cuda and RMM, too.
+`--small`: packed again with LZMA, without debug information, tests, and the codecs of imagecodecs
+that nothing here calls (minutes); pip and `make gpu WHEELS=` read them as they are.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ TOOLS = ("urllib3", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "n
 AT_HOME = {"numba", "boto3"}
 """Dependencies of the package that aren't carried."""
 THERE = {"numba", "llvmlite", "cupy-cuda13x", "fastrlock"}
+CUDA = re.compile(r"cuda-|nvidia-(?!ml-py)|numba-cuda")
+"""CUDA's own packages: those of the machine"""
+DASK = ("dask-cuda", "distributed", "rmm-cu13", "cupy-xarray")
 ALONE = "numba-cuda"
-"""Carried without what it needs: CUDA's own packages are those of the machine."""
+"""carried without what it needs"""
 PEER = re.compile(r"^geomad==", re.MULTILINE)
 GLIBC = (39, 38, 36, 35, 34, 31, 28, 27, 24, 17, 12, 5)
 """manylinux_2_N: pip takes exactly those that it is told"""
@@ -52,10 +56,11 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=REPOSITORY / "gpu-wheels")
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--dask", action="store_true")
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    lock = _resolve(options.kernels)
+    lock = _resolve(options.kernels, DASK if options.dask else ())
     skipped = THERE | {_name(text) for given in options.skip for text in re.split(r"[ ,]+", given)}
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
@@ -77,7 +82,7 @@ def _name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[; ]", text.strip(), maxsplit=1)[0]).lower()
 
 
-def _resolve(kernels_only: bool) -> dict[str, str]:
+def _resolve(kernels_only: bool, more: tuple[str, ...]) -> dict[str, str]:
     """Lines of requirements with hashes, by name: what is needed, in the versions of the lock."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     own = [d for d in project["dependencies"] if _name(d) not in AT_HOME]
@@ -86,12 +91,13 @@ def _resolve(kernels_only: bool) -> dict[str, str]:
         [*_uv(), "pip", "compile", "-q", "--python-version", PYTHON, "--python-platform",
          "x86_64-manylinux_2_28", "--generate-hashes", "--no-annotate", "--no-header",
          "-c", str(REPOSITORY / "requirements.lock"), "-"],
-        input="\n".join((*roots, *TOOLS)), capture_output=True, text=True, check=False,
+        input="\n".join((*roots, *TOOLS, *more)), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"the wheels can't be resolved (needs the network): {done.stderr.strip()}")
     entries = re.split(r"\n(?=\S)", done.stdout.strip())
-    return {_name(entry): entry for entry in entries}
+    found = {_name(entry): entry for entry in entries}
+    return {name: entry for name, entry in found.items() if not CUDA.match(name)}
 
 
 def _locked(name: str) -> str:

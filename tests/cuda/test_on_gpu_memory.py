@@ -110,3 +110,61 @@ def test_more_pixels_than_32_bits_of_bytes(cupy):
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(cupy.asnumpy(a[..., -16:, :]), cupy.asnumpy(b))
         np.testing.assert_array_equal(cupy.asnumpy(a[..., :16, :]), cupy.asnumpy(b))
+
+
+def test_a_pool_of_rmm_that_is_too_small(cupy):
+    """As dask-cuda's workers have it: what is left is known, what is refused is recognised."""
+    rmm = pytest.importorskip("rmm", reason="rmm is not installed: make gpu-wheels DASK=1")
+    pytest.importorskip("xarray", reason="the engine's device needs xarray")
+    from rmm.allocators.cupy import rmm_cupy_allocator
+
+    from odc_stats_gpu.engine._cuda_device import CudaDevice
+    from odc_stats_gpu.engine._cuda_pool import unused_pool_bytes
+
+    before, allocator = rmm.mr.get_current_device_resource(), cupy.cuda.get_allocator()
+    stack = surface_reflectance(8, 20, 6, (256, 256))
+    size = (2 * stack.nbytes + (1 << 20)) // 256 * 256
+    pool = rmm.mr.PoolMemoryResource(rmm.mr.CudaMemoryResource(), size, size)
+    try:
+        rmm.mr.set_current_device_resource(rmm.mr.TrackingResourceAdaptor(pool))
+        cupy.cuda.set_allocator(rmm_cupy_allocator)
+        device = CudaDevice("cuda:0", cupy)
+        assert unused_pool_bytes() == size
+        held = device.upload(stack)
+        assert size - 2 * held.nbytes < unused_pool_bytes() <= size - held.nbytes
+        with pytest.raises(MemoryError) as refused:
+            [device.empty(stack.shape, stack.dtype) for _ in range(9)]
+        assert device.exhausted(refused.value)
+        del refused
+        half = kernels.geomad(held[:, :, :32], NODATA)
+        want = kernels.geomad(stack[:, :, :32], NODATA)
+        np.testing.assert_array_equal(cupy.asnumpy(half.count), want.count)
+        del held, half
+        gc.collect()
+        cupy.cuda.runtime.deviceSynchronize()
+        assert unused_pool_bytes() == size
+    finally:
+        cupy.cuda.set_allocator(allocator)
+        rmm.mr.set_current_device_resource(before)
+
+
+def test_pixels_through_the_engines_device(cupy):
+    """Pinned chunks up on lanes that take turns, results down; sizes around the chunk's."""
+    xr = pytest.importorskip("xarray", reason="the engine's device needs xarray")
+    from odc_stats_gpu.engine._cuda_device import CudaDevice
+
+    device = CudaDevice("cuda:0", cupy)
+    rng = np.random.default_rng(0)
+    for number, shape in enumerate([(3, 5), (1, 8 << 20), (7, 2_000_003)] * 3):
+        host = rng.integers(-999, 9999, shape).astype(np.int16)
+        lane = device.lane(number)
+        with lane.active():
+            band = lane.upload(host)
+            flags = lane.upload(host > 0)
+            found = lane.to_host(
+                xr.Dataset({"a": (("y", "x"), band + 1), "b": (("y", "x"), flags)})
+            )
+        np.testing.assert_array_equal(found["a"].data, host + 1)
+        np.testing.assert_array_equal(found["b"].data, host > 0)
+    assert device.memory().bytes > 0
+    device.release()

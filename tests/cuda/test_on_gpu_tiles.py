@@ -147,11 +147,23 @@ def test_a_device_that_is_too_small(archive, cupy, limit):
     assert_equal(found, expected)
 
 
-def test_one_worker_per_gpu(archive, cupy):
-    if cupy.cuda.runtime.getDeviceCount() < 2:
-        pytest.skip("one GPU only")
+@pytest.mark.parametrize("pool", ["0.5", "async:0.5", "0"])
+def test_one_worker_per_gpu(archive, cupy, pool):
+    """Also where there is one only: pool, pinning and allocator are real."""
     if not here("dask_cuda"):
-        pytest.skip("dask-cuda is not installed")
+        pytest.skip("dask-cuda is not installed: make gpu-wheels DASK=1")
     expected, _ = archive("gm-ls", "cpu")
-    found, _ = archive("gm-ls", "cuda", cluster="dask-cuda")
+    found, said = archive("gm-ls", "cuda", f"--rmm-pool={pool}", cluster="dask-cuda")
+    assert f"workers={cupy.cuda.runtime.getDeviceCount()}" in said
+    assert_equal(found, expected)
+
+
+def test_a_gpu_worker_killed_in_the_middle(archive, cupy, tmp_path):
+    """The tile is made once more, on another GPU if there is one, else by the next process."""
+    if not here("dask_cuda"):
+        pytest.skip("dask-cuda is not installed: make gpu-wheels DASK=1")
+    expected, _ = archive("pq-ls", "cpu")
+    fault = f"asset_written:kill:once={tmp_path / 'mark'}"
+    found, said = archive("pq-ls", "cuda", cluster="dask-cuda", ODC_STATS_FAULT=fault)
+    assert "repeated" in said
     assert_equal(found, expected)
