@@ -35,8 +35,12 @@ CONFIG: dict[str, Any] = {
     "threads": 1,
     "memory_limit": "2Gi",
 }
-SECONDS_TO_LEAVE = 10
-"""After a signal, and after the last task."""
+
+
+def seconds_to_leave() -> float:
+    """Ten, after a signal and after the last task; more where too many want the same cores."""
+    crowded = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+    return 30 if crowded else 10
 
 
 def until(what: Callable[[], Any], seconds: float, every: float = 0.1) -> Any:
@@ -262,7 +266,7 @@ class Fleet:
 
         What failed attempts have put of a dead tile waits for the next one, without an item.
         """
-        assert until(lambda: not self.processes, SECONDS_TO_LEAVE), self.processes
+        assert until(lambda: not self.processes, seconds_to_leave()), self.processes
         assert self.empty, self.status
         assert self.dead_tiles() == sorted(dead)
         report = verify(self.location)

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 from faultproxy import doubled, pretend
-from realfleet import SECONDS_TO_LEAVE, until
+from realfleet import seconds_to_leave, until
 
 from odc_stats_gpu.model import TileIndex
 from odc_stats_gpu.tasks import TaskDb
@@ -59,7 +59,7 @@ def test_counts_agree(fleet, tiles):
     assert seen["odc_stats_tasks_in_flight", ""] == 0
     assert sum(v for (name, _), v in seen.items() if name == "odc_stats_failures_total") == 2
     worker.terminate()
-    assert worker.leave(SECONDS_TO_LEAVE) == 3
+    assert worker.leave(seconds_to_leave()) == 3
     assert worker.told == worker.counted == {"done": 4, "skipped": 2, "failed": 2}
     assert {line["message_id"] for line in worker.said("task done")} <= {
         line["message_id"] for line in worker.lines() if "message_id" in line

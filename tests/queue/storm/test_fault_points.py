@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from realfleet import SECONDS_TO_LEAVE, until
+from realfleet import seconds_to_leave, until
 
 from odc_stats_gpu.output import open_store
 from odc_stats_gpu.tasks import TaskDb
@@ -157,7 +157,7 @@ def test_at_every_step(fleet, tile, tmp_path, store, step, what):
     elif what == "kill parent":
         worker.process.kill()
         go()
-        assert until(lambda: not one.processes, SECONDS_TO_LEAVE)
+        assert until(lambda: not one.processes, seconds_to_leave())
     elif what == "kill child":
         worker.children[0].kill()
         go()
@@ -168,7 +168,7 @@ def test_at_every_step(fleet, tile, tmp_path, store, step, what):
         go() if step in IN_SUPERVISOR else None
         if step not in (*IN_SUPERVISOR, "item_written", "task_done"):
             assert until(lambda: one.status.visible, 5), "the work isn't given back"
-        assert worker.leave(SECONDS_TO_LEAVE) == 3
+        assert worker.leave(seconds_to_leave()) == 3
         go()
     else:
         worker.pause()

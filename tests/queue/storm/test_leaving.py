@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from faultproxy import slow
-from realfleet import SECONDS_TO_LEAVE, until
+from realfleet import seconds_to_leave, until
 
 from odc_stats_gpu.tasks import TaskDb
 
@@ -35,8 +35,8 @@ def test_what_does_not_answer_keeps_nobody(fleet, tile, tmp_path, action):
     worker.terminate()
     if action == "SendMessage":  # no copy can be sent: it is plainly released
         assert until(lambda: one.status.visible, 5), worker.log.read_text()
-    assert worker.leave(SECONDS_TO_LEAVE) == 3, worker.log.read_text()
-    assert until(lambda: not one.processes, SECONDS_TO_LEAVE), one.processes
+    assert worker.leave(seconds_to_leave()) == 3, worker.log.read_text()
+    assert until(lambda: not one.processes, seconds_to_leave()), one.processes
     if action == "SendMessage":
         one.proxy.clear()
         one.finish("--max-tasks", "1", idle=9)
@@ -52,7 +52,7 @@ def test_a_worker_without_a_process_of_its_own_leaves(fleet, tile, tmp_path):
     assert until(mark.exists, 120), worker.log.read_text()
     worker.terminate()
     assert until(lambda: one.status.visible, 5), worker.log.read_text()
-    assert worker.leave(SECONDS_TO_LEAVE) == 3, worker.log.read_text()
-    assert until(lambda: not one.processes, SECONDS_TO_LEAVE), one.processes
+    assert worker.leave(seconds_to_leave()) == 3, worker.log.read_text()
+    assert until(lambda: not one.processes, seconds_to_leave()), one.processes
     one.finish("--cluster", "none", "--max-tasks", "1", idle=9)
     one.judge([tile])
