@@ -122,17 +122,8 @@ class CudaDevice:
             return DeviceMemory(room, f"free on {self.name}")
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether device memory has run out, in the words of CuPy, Numba or RMM.
-
-        A MemoryError of NumPy or Python is the host's.
-        """
-        for cause in causes(error):
-            text = f"{type(cause).__name__} {cause}"
-            if any(name in text for name in _NO_MEMORY):
-                return True
-            if type(cause) is MemoryError and any(word in text for word in _REFUSED):
-                return True
-        return False
+        """Whether it says that device memory has run out."""
+        return is_out_of_memory(error)
 
     def release(self) -> None:
         """Wait for everything and give memory back that only pools hold."""
@@ -193,11 +184,19 @@ class Staging:
         self._forget()
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether device memory has run out, in the words of CuPy, Numba or RMM.
+
+    Also where it is the cause of another error. A MemoryError of NumPy or Python is the host's.
+    """
     while error is not None:
-        yield error
+        text = f"{type(error).__name__} {error}"
+        if any(name in text for name in _NO_MEMORY):
+            return True
+        if type(error) is MemoryError and any(word in text for word in _REFUSED):
+            return True
         error = error.__cause__
+    return False
 
 
 def pinned(cupy: ModuleType, shape: tuple[int, ...], dtype: Any) -> Any:

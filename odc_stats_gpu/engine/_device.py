@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from odc_stats_gpu.engine._cuda_cluster import visible
-from odc_stats_gpu.engine._cuda_device import CUDA_CONTEXT, CudaDevice, causes
+from odc_stats_gpu.engine._cuda_device import CUDA_CONTEXT, CudaDevice, is_out_of_memory
 from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._limits import DeviceMemory
 from odc_stats_gpu.errors import ConfigError
@@ -130,8 +130,8 @@ class SimulatedDevice(_InHostMemory):
         return ds.map(lambda band: band.copy(data=np.asarray(band.data)), keep_attrs=True)
 
     def exhausted(self, error: BaseException) -> bool:
-        """What the fault point of an upload refuses; another MemoryError is the host's."""
-        return any("device_memory" in str(e) for e in causes(error) if isinstance(e, MemoryError))
+        """As on a GPU: what the fault point refuses; NumPy's MemoryError is the host's."""
+        return is_out_of_memory(error)
 
 
 @dataclass(frozen=True)

@@ -175,11 +175,11 @@ def of_numpy():
 
 @pytest.mark.parametrize("make", [of_cupy, of_the_runtime, of_numba, of_rmm])
 def test_every_way_to_say_that_device_memory_has_run_out(make):
-    device, error = CudaDevice("cuda:0", None), make()
-    assert device.exhausted(error)
-    assert device.exhausted(raised(DataError("a plugin's own words"), error))
+    error = make()
+    for device in (CudaDevice("cuda:0", None), SimulatedDevice()):
+        assert device.exhausted(error)
+        assert device.exhausted(raised(DataError("a plugin's own words"), error))
     assert not CpuDevice().exhausted(error)
-    assert not SimulatedDevice().exhausted(error)
 
 
 @pytest.mark.parametrize("error", [of_numpy(), MemoryError(), ValueError("x"), RuntimeError("no")])
