@@ -24,7 +24,7 @@ def verify(
     from odc_stats_gpu.model import set_read_access
     from odc_stats_gpu.output import verify as check
 
-    set_read_access(aws_unsigned, requester_pays)
+    set_read_access(unsigned=aws_unsigned, requester_pays=requester_pays)
     found = check(location, progress=counter("tiles"))
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
     return 0 if found.ok else 1
@@ -40,7 +40,7 @@ def report(
     from odc_stats_gpu.model import set_read_access
     from odc_stats_gpu.output import write_report
 
-    set_read_access(aws_unsigned, requester_pays)
+    set_read_access(unsigned=aws_unsigned, requester_pays=requester_pays)
     typer.echo(f"wrote {write_report(location, out)}")
     return 0
 

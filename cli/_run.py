@@ -181,7 +181,7 @@ def run(
             raise ConfigError("--dry-run doesn't go with --from-sqs", "name a task database")
         if tasks:
             raise ConfigError("tasks and --from-sqs exclude each other", "give one of them")
-    set_read_access(aws_unsigned, requester_pays)
+    set_read_access(unsigned=aws_unsigned, requester_pays=requester_pays)
     s3_acl = None if public is None else "public-read" if public else ""
     raw = merge(
         config,

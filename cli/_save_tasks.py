@@ -84,7 +84,7 @@ def save_tasks(
     from odc_stats_gpu.cli._yaml import merge
     from odc_stats_gpu.model import parse_config, set_read_access
 
-    set_read_access(aws_unsigned, requester_pays)
+    set_read_access(unsigned=aws_unsigned, requester_pays=requester_pays)
     products, output = _arguments(arguments or [], input_products)
     raw = merge(
         config,
@@ -106,7 +106,7 @@ def save_tasks(
         typer.echo(f"configuration from {config if len(config) < 80 else 'the text given'}")
 
     settings = parse_config(raw)
-    set_read_access(settings.aws_unsigned, settings.requester_pays)
+    set_read_access(unsigned=settings.aws_unsigned, requester_pays=settings.requester_pays)
     return _save(settings, output, eo3=eo3, definitions=product_definition or [], env=env)
 
 

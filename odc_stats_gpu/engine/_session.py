@@ -91,7 +91,7 @@ class Session:
 
     def __init__(self, config: RunConfig, device: Device | None = None) -> None:
         """`device`: to plan with; None: the one that computes."""
-        set_read_access(config.aws_unsigned, config.requester_pays)
+        set_read_access(unsigned=config.aws_unsigned, requester_pays=config.requester_pays)
         self.config = config
         self.stored: dict[str, int] = {}
         """Per product: pixels of the tile along the side of a block of its files."""

@@ -24,7 +24,7 @@ _unsigned: bool | None = None
 _pays: bool | None = None
 
 
-def set_read_access(unsigned: bool | None, requester_pays: bool | None) -> None:
+def set_read_access(*, unsigned: bool | None = None, requester_pays: bool | None = None) -> None:
     """Let options decide for this process; None leaves it to the environment.
 
     Raises ConfigError when both are true: S3 can't send a bill to nobody.

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from faultproxy import FaultProxy, refuse
+from moto.server import ThreadedMotoServer
 
-from odc_stats_gpu.errors import DataError
+from odc_stats_gpu.errors import Cancelled, DataError
 from odc_stats_gpu.ingest import _ranges as ranges_module
 from odc_stats_gpu.ingest import close_readers
+from odc_stats_gpu.ingest._patience import called_off_by
 from odc_stats_gpu.ingest._reader import BandReader
 from odc_stats_gpu.ingest._window import Window
-from odc_stats_gpu.model import Grid
+from odc_stats_gpu.model import Grid, set_read_access
 
 T = Affine(30, 0, 500000, 0, -30, 6_000_000)
 GRID = Grid((300, 310), T)
@@ -201,31 +206,106 @@ def test_neighbouring_blocks_come_in_one_request(site, pixels):
     assert site.requests["/few.tif"] == 2  # the header, and 25 blocks
 
 
-def test_s3_by_the_endpoint_variable(data, pixels, monkeypatch):
-    import boto3
-    from moto.server import ThreadedMotoServer
-
+@pytest.fixture
+def scenes(monkeypatch):
+    """A bucket behind a proxy."""
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
+    proxy = FaultProxy(f"http://{host}:{port}")
     for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a",
+        "AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "ap-southeast-2",
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranges_module, "MAX_WAIT", 0.05)
     close_readers()
-    try:
-        s3 = boto3.client("s3")
-        s3.create_bucket(
-            Bucket="scenes",
+    proxy.client = boto3.client("s3")
+    with suppress(proxy.client.exceptions.BucketAlreadyOwnedByYou):  # moto keeps it meanwhile
+        proxy.client.create_bucket(
+            Bucket="scenes.of.2020",
             CreateBucketConfiguration={"LocationConstraint": "ap-southeast-2"},
         )
-        s3.put_object(Bucket="scenes", Key="x/a b.tif", Body=data)
-        got = read("s3://scenes/x/a b.tif", WINDOW)
-        np.testing.assert_array_equal(got, pixels[WINDOW.slices])
-        with pytest.raises(DataError, match=r"no such file: s3://scenes/x/none\.tif"):
-            read("s3://scenes/x/none.tif", WINDOW)
-    finally:
-        close_readers()
+    yield proxy
+    set_read_access()
+    close_readers()
+    proxy.client.close()
+    with proxy:
         server.stop()
+
+
+KEY = "x/a b+%20%41ü#1.tif"
+
+
+def test_s3_by_the_endpoint_variable(scenes, data, pixels):
+    scenes.client.put_object(Bucket="scenes.of.2020", Key=KEY, Body=data)
+    np.testing.assert_array_equal(read(f"s3://scenes.of.2020/{KEY}", WINDOW), pixels[WINDOW.slices])
+    with pytest.raises(DataError, match=r"no such file: s3://scenes\.of\.2020/x/none\.tif"):
+        read("s3://scenes.of.2020/x/none.tif", WINDOW)
+    with pytest.raises(DataError, match=r"can't read s3://no-such/x\.tif: no such bucket"):
+        read("s3://no-such/x.tif", WINDOW)
+
+
+@pytest.mark.parametrize("codec", ["deflate", "lzma"])
+def test_how_s3_is_read_holds_for_both_readers(scenes, tmp_path, pixels, codec):
+    """GDAL, which decodes lzma, asks with the same signature and payer as our own requests."""
+    path = tmp_path / "b.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=300, width=310, count=1, dtype="int16", crs="EPSG:32755",
+        transform=T, tiled=True, blockxsize=64, blockysize=64, compress=codec,
+    ) as dst:  # fmt: skip
+        dst.write(pixels, 1)
+    seen = []
+
+    def note(call, forward):
+        headers = {k.lower(): v for k, v in call.headers.items()}
+        seen.append(("authorization" in headers, headers.get("x-amz-request-payer")))
+        return forward(call)
+
+    scenes.add("GetObject|HeadObject", note)
+    for number, (how, expected) in enumerate(
+        [
+            ({}, (True, None)),
+            ({"requester_pays": True}, (True, "requester")),
+            ({"unsigned": True}, (False, None)),
+        ]
+    ):
+        close_readers()
+        set_read_access(**how)
+        key = f"{number}/{KEY}"
+        scenes.client.put_object(
+            Bucket="scenes.of.2020", Key=key, Body=path.read_bytes(), ACL="public-read"
+        )
+        seen.clear()
+        got = read(f"s3://scenes.of.2020/{key}", WINDOW)
+        np.testing.assert_array_equal(got, pixels[WINDOW.slices])
+        assert set(seen) == {expected}
+
+
+def test_a_bucket_that_refuses_our_signature_is_asked_without(scenes, data, pixels):
+    scenes.client.put_object(Bucket="scenes.of.2020", Key="o.tif", Body=data, ACL="public-read")
+
+    def only_unsigned(call, forward):
+        signed = "authorization" in {k.lower() for k in call.headers}
+        return refuse(403, "AccessDenied")(call, forward) if signed else forward(call)
+
+    scenes.add("GetObject", only_unsigned)
+    got = read("s3://scenes.of.2020/o.tif", WINDOW)
+    np.testing.assert_array_equal(got, pixels[WINDOW.slices])
+    assert scenes.calls["GetObject"] == 3  # the refused one, the header, the blocks
+    close_readers()
+    set_read_access(unsigned=False)
+    with pytest.raises(DataError, match=r"access denied \(AccessDenied\).*s3:GetObject"):
+        read("s3://scenes.of.2020/o.tif", WINDOW)
+
+
+def test_a_pause_between_attempts_can_be_called_off(scenes, monkeypatch):
+    monkeypatch.setattr("tenacity.wait_random_exponential.__call__", lambda *_: 3600)
+    scenes.add("GetObject", refuse(503, "SlowDown"))
+
+    def gone():
+        raise Cancelled("told to stop")
+
+    with pytest.raises(Cancelled), called_off_by(gone):
+        read("s3://scenes.of.2020/o.tif", WINDOW)
