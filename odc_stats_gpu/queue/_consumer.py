@@ -85,8 +85,8 @@ class Consumer:
 
     def ask(self, poll: int | None = None) -> Answer:
         """One long poll for one message, and whether others wait when there was none."""
-        sent = self._clock()
-        client: Any = self._given or sqs_client(self.url)
+        sent = self._clock()  # of the lease's first second: no call may be retried for long
+        client: Any = self._given or sqs_client(self.url, hasty=True)
         try:
             answer = client.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=self._seconds,

@@ -172,6 +172,7 @@ def test_work_that_hangs_is_stopped_and_tried_again_later(queues, worker, fleet_
     assert status.in_flight + status.visible == 1
 
 
+@pytest.mark.slow
 def test_the_heartbeat_goes_on_while_idle_and_while_the_queue_hangs(
     queues, proxy, worker, tmp_path
 ):
