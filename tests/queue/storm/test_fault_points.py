@@ -144,6 +144,8 @@ def test_killed_in_a_multipart_upload(fleet, step, monkeypatch):
     assert one.s3.list_multipart_uploads(Bucket=one.bucket)["Uploads"]
     subprocess.run(command, check=True)
     assert len(store.read("t/a.tif")) == 40 << 20
+    store.sweep("t/a", alone=True)  # as when a tile is finished
+    assert not one.s3.list_multipart_uploads(Bucket=one.bucket).get("Uploads")
 
 
 @pytest.mark.parametrize(("store", "step", "what"), list(cases()))
