@@ -36,6 +36,11 @@ class Eo3Source:
         products: str | Sequence[str] = "",
         dataset_filter: str | Mapping[str, Any] | None = None,
     ) -> None:
+        if "://" in str(folder).removeprefix("file://"):
+            raise ConfigError(
+                f"--eo3 takes a folder of this machine, not {folder}",
+                "copy the documents; in them paths of measurements may be s3:// or https://",
+            )
         self.folder = Path(str(folder).removeprefix("file://")).absolute()
         if not self.folder.is_dir():
             raise ConfigError(f"no such folder: {folder}", "give the archive's top folder to --eo3")

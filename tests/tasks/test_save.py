@@ -514,3 +514,8 @@ def test_a_name_without_db_keeps_its_dots(archive, tmp_path):
     archive.scene("2015-05-01T00:00:00")
     summary = save_tasks(Eo3Source(archive.root), grid=GRID, output=tmp_path / "v1.2")
     assert [p.name for p in summary.files] == ["v1.2", "v1.2.csv", "v1.2-2015--P1Y.geojson"]
+
+
+def test_documents_in_a_bucket_are_told_what_to_do():
+    with pytest.raises(ConfigError, match=r"a folder of this machine, not s3://b/x.*may be s3://"):
+        Eo3Source("s3://b/x")
