@@ -244,10 +244,11 @@ class Fleet:
         return worker
 
     def content(self) -> dict[str, bytes]:
-        """Every published file."""
+        """Every published file: those in the making have hidden names."""
         if not self.location.startswith("s3://"):
             root = Path(self.location.removeprefix("file://"))
-            return {str(p): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+            files = (p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".part")
+            return {str(p): p.read_bytes() for p in files}
         keys = [
             entry["Key"]
             for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
