@@ -12,7 +12,7 @@ from odc_stats_gpu.cli._run import LogFormat, signals, tell
 from odc_stats_gpu.errors import Cancelled, StoreError
 
 if TYPE_CHECKING:
-    from odc_stats_gpu.engine import RunRequest
+    from odc_stats_gpu.engine import RunRequest, TaskResult
 
 
 class QueueOptions(NamedTuple):
@@ -38,7 +38,7 @@ def run_queue(
 
     configure_logging(log_format, "debug" if debug else "info")
     try:
-        return _work(request, options, debug=debug)
+        return _work(request, options, lines=log_format == "json", debug=debug)
     except StoreError as exc:  # no fault of the request: another start may do better
         if debug:
             raise
@@ -46,7 +46,7 @@ def run_queue(
         return 1
 
 
-def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
+def _work(request: RunRequest, options: QueueOptions, *, lines: bool, debug: bool) -> int:
     from odc_stats_gpu.engine import (
         CancelToken,
         QueueTerms,
@@ -87,7 +87,13 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
                 options.max_tasks, request.filedb, config.heartbeat_filepath,
                 options.prefetch,
             )  # fmt: skip
-            summary = work_queue(terms, executor, lambda _, result: tell(result, debug), token)
+
+            def ended(_: object, result: TaskResult) -> None:
+                if lines:
+                    _tell_stages(result)
+                tell(result, debug)
+
+            summary = work_queue(terms, executor, ended, token)
         except Cancelled:
             if not token.cancelled:
                 raise
@@ -98,6 +104,14 @@ def _work(request: RunRequest, options: QueueOptions, *, debug: bool) -> int:
     with suppress(OSError):  # as with the log: a full disk under it changes no exit code
         typer.echo(summary.line)
     return 3 if summary.interrupted else 0
+
+
+def _tell_stages(result: TaskResult) -> None:
+    """A line per stage for Loki, which sums `seconds` by `stage`; also of a tile that failed."""
+    from odc_stats_gpu.telemetry import log
+
+    for stage, seconds in result.stages.items():
+        log("stage", tile=result.index, stage=stage, seconds=round(seconds, 3))
 
 
 def _sample_queue(url: str) -> None:

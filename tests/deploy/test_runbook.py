@@ -213,6 +213,10 @@ def test_lines_of_the_log_say_whose_they_are(walked):
     done = [x for x in lines if x.get("task") and "seconds" in x and "message_id" in x]
     assert len({x["task"] for x in done}) == walked.tiles
     assert all(x["attempt"] == 1 for x in done)
+    stages = [x for x in lines if x["event"] == "stage"]
+    assert {"read", "commit"} <= {x["stage"] for x in stages}
+    assert all({"job", "task", "message_id", "attempt", "seconds"} <= x.keys() for x in stages)
+    assert {x["task"] for x in stages} == {x["task"] for x in done}
 
 
 def test_dashboards_and_alerts_ask_for_what_this_worker_showed(walked):

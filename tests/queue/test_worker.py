@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -33,7 +34,11 @@ def test_a_worker_empties_the_queue_and_leaves(queues, fleet_db, tiles, worker, 
     status = queue_status(queues[0])
     assert (status.visible, status.in_flight, status.dead) == (0, 0, 0)
     assert beat.read_text()
-    assert '"message_id"' in err
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    stages = [line for line in lines if line["event"] == "stage"]
+    assert {"read", "commit"} <= {line["stage"] for line in stages}
+    assert len({line["message_id"] for line in stages}) == len(tiles)
+    assert all({"task", "attempt", "seconds"} <= line.keys() for line in stages)
 
 
 def test_poison_and_unknown_tiles_cost_no_worker(sqs, queues, fleet_db, tiles, worker, tmp_path):
