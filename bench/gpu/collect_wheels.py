@@ -33,6 +33,8 @@ AT_HOME = {"numba", "boto3"}
 THERE = {"numba", "llvmlite", "cupy-cuda13x", "fastrlock"}
 CUDA = re.compile(r"cuda-|nvidia-(?!ml-py)|numba-cuda")
 """CUDA's own packages: those of the machine"""
+IDLE = {"bokeh", "pillow", "narwhals", "contourpy"}
+"""Of Dask's dashboard, which nobody opens there."""
 DASK = ("dask-cuda", "distributed", "rmm-cu13", "cupy-xarray")
 ALONE = "numba-cuda"
 """carried without what it needs"""
@@ -61,7 +63,9 @@ def main() -> int:
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     lock = _resolve(options.kernels, DASK if options.dask else ())
-    skipped = THERE | {_name(text) for given in options.skip for text in re.split(r"[ ,]+", given)}
+    skipped = (
+        THERE | IDLE | {_name(text) for given in options.skip for text in re.split(r"[ ,]+", given)}
+    )
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
     wanted = "\n".join(entry for name, entry in lock.items() if name not in skipped)
