@@ -213,11 +213,12 @@ def newton(P: int, lanes: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                 elif active:
                     Wr, S2r, pull = W, S2, ZERO
                     kink = (met > ZERO) | (eta > KINK_SHARE * W * distance)
+                    apart = kink & (met == ZERO)
                     steps, mu = np.int32(1), ZERO
                     if kink:
                         for b in range(P):
                             v[b] = g[b]
-                        if met == ZERO:  # take the nearest sample out, expand the rest at it
+                        if apart:  # take the nearest sample out, expand the rest at it
                             pull = eta / distance
                             S.unpack(words, place, x)
                             for b in range(P):
@@ -246,8 +247,8 @@ def newton(P: int, lanes: int, A: ModuleType, G: ModuleType, S: ModuleType) -> M
                             steps = np.int32(0)
                     if kink == False:  # noqa: E712 - Numba's `not` is a branch
                         A.put(g, memory, home, R_)
-                    if pull == ZERO:
-                        for b in range(P):
+                    if apart == False:  # noqa: E712
+                        for b in range(P):  # only here: a lane that lags must write what is there
                             x[b] = ZERO
                         A.put(x, memory, home, U_)
                     probe = kink & (steps == 0) & (met == ZERO)  # the next pass decides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,8 +51,13 @@ def plan(
     """Check the arguments of `warp` and make its result; `xp` is the array module (NumPy or CuPy).
 
     Raises:
+        TypeError: no lattice, or a nodata that isn't one number.
         ValueError: unknown resampling, wrong shape or type, a nodata that the type can't hold.
     """
+    if not isinstance(lattice, Lattice):
+        raise TypeError(f"no lattice {lattice!r}: make one with kernels.refine")
+    if not (src_nodata is None or isinstance(src_nodata, Real)):
+        raise TypeError(f"no nodata {src_nodata!r}: give one number for all bands, or None")
     if resampling not in RESAMPLINGS:
         raise ValueError(f"no resampling {resampling!r}: use one of {', '.join(RESAMPLINGS)}")
     if src.ndim not in {2, 3}:

@@ -8,7 +8,7 @@ import numpy as np
 import ptxhost
 import pytest
 from cudahost import runtime
-from geomedian_cases import AWKWARD, NODATA, awkward, surface_reflectance
+from geomedian_cases import AWKWARD, NODATA, as_pixels, awkward, surface_reflectance
 from hostlaunch import type_of
 from truth import check_geomad
 
@@ -23,6 +23,12 @@ SMALL = (
     "warp-nearest-int16", "warp-bilinear-int16", "warp-cubic-float32", "warp-average-int16",
     "decode_enum", "decode_flags", "mask_where", "clean_mask", "first_valid", "any_true",
     "count_true",
+)  # fmt: skip
+
+EVERY = (
+    *SMALL, "warp-nearest-float32", "warp-bilinear-float32", "warp-cubic-int16",
+    "warp-average-float32", "geomad-6-int16-1-lanes", "geomad-6-int16-4-lanes",
+    "geomad-10-int16-8-lanes", "geomad-6-float32-4-lanes", "geomad-6-int16-32-lanes",
 )  # fmt: skip
 
 
@@ -49,10 +55,14 @@ def test_results_are_those_of_the_ir(kernel_ptx, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("cc", TARGETS, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
-def test_results_are_those_of_the_ir_on_every_target(kernel_ptx, cc):
-    for name, _ in kernel_ptx.examples():
-        compare(kernel_ptx, name, cc)
+def test_results_are_those_of_the_ir_on_every_target(kernel_ptx, name, cc):
+    compare(kernel_ptx, name, cc)
+
+
+def test_every_example_is_run(kernel_ptx):
+    assert {name for name, _ in kernel_ptx.examples()} == set(EVERY)
 
 
 @pytest.fixture
@@ -97,6 +107,16 @@ UNIT = {"scale": 1.0, "offset": 0.0}
 def test_geomedian(geomad, cc, kind):
     stack, nodata, options = series(kind, 6, 40)
     check_geomad(geomad(stack, nodata, cc=cc, **options), stack, nodata, cpu=False, **options)
+
+
+def test_a_sample_that_was_tried_in_vain(geomad):
+    """Newton leaves the nearest sample, comes back to it, and steps past it."""
+    x = [
+        [2782, 985, 1553, 941, 1549, 346], [2617, 802, 1456, 1000, 1542, 427],
+        [19999, 20000, 19999, 20000, 19999, 19999], [19999, 19999, 19999, 19999, 20000, 20000],
+    ]  # fmt: skip
+    stack = as_pixels([np.array(x)])
+    check_geomad(geomad(stack, cc=(7, 5)), stack, NODATA, cpu=False)
 
 
 def test_threads_in_any_order(geomad):

@@ -190,6 +190,9 @@ def test_sixteen_bands_and_a_thousand_dates():
         (np.zeros((17, 4, 1, 1), np.int16), 0, {}, ValueError, "16 bands"),
         (np.zeros((3, 4, 1, 1), np.int16), (0, 1), {}, ValueError, "2 nodata values for 3 bands"),
         (np.zeros((3, 4, 1, 1), np.int16), 0, {"scale": 0.0}, ValueError, "scale"),
+        (np.zeros((3, 4, 1, 1), np.int16), 0, {"offset": "0"}, TypeError, "offset must be"),
+        (np.zeros((3, 4, 1, 1), np.int16), "none", {}, TypeError, "no nodata 'none'"),
+        (np.zeros((0, 4, 1, 1), np.int16), 0, {}, ValueError, "1 to 16 bands"),
     ],
 )
 def test_what_cannot_be_is_refused(impl, stack, nodata, options, error, message):
