@@ -14,8 +14,8 @@ from odc_stats_gpu.errors import ConfigError
 
 WORKER_MODULE = "odc_stats_gpu.engine._dask_worker"
 """Preloaded in every worker of ours: signals, output and environment as we want them."""
-HOST_FLOOR = 2 << 30
-"""Bytes of host memory per GPU worker: CUDA context, interpreter, pinned buffers, the writer."""
+HOST_FLOOR = 3 << 30
+"""Bytes of host memory per GPU worker: what a tile of 9600x9600 pixels and ten bands needs."""
 CONTEXT = 1 << 30
 """Bytes of device memory that stay outside the pool: context, kernels, what others may start."""
 POOL_FLOOR = 512 << 20

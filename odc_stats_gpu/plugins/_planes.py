@@ -104,9 +104,8 @@ def convert(array: Any, nodata: Number | None, plane: NativeBand) -> Any:
     out = xp.astype(array, getattr(xp, plane.dtype), copy=False)
     if nodata is None or plane.nodata is None or same_nodata(nodata, plane.nodata):
         return out
-    out = xp.astype(out, out.dtype, copy=True)
-    out[is_nodata(array, nodata)] = plane.nodata
-    return out
+    number = int if xp.isdtype(out.dtype, "integral") else float
+    return xp.where(is_nodata(array, nodata), number(plane.nodata), out)
 
 
 def empty_value(plane: NativeBand) -> Number:

@@ -1,4 +1,8 @@
-"""From the solver's floats to the pixel type of the product."""
+"""From the solver's floats to the pixel type of the product.
+
+Values are chosen by `where`: to assign through a mask, and so to `clip` with array-api-compat, CuPy
+counts the mask and waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +29,13 @@ def to_pixels(values: Any, dtype: str, nodata: Number) -> Any:
     missing = xp.isnan(values)
     # float32 can't hold the limits of a 32-bit type
     exact = xp.astype(values, xp.float64 if info.bits > 16 else values.dtype, copy=False)
-    whole = xp.clip(xp.round(exact), info.min, info.max)
+    whole = xp.minimum(xp.maximum(xp.round(exact), float(info.min)), float(info.max))
     lost = whole == nodata
-    below = lost & (exact < nodata) if nodata > info.min else xp.zeros_like(lost)
-    if nodata == info.max:
-        below = lost
-    whole[lost] = nodata + 1
-    whole[below] = nodata - 1
-    whole[missing] = nodata
-    return xp.astype(whole, getattr(xp, dtype))
+    if info.min < nodata < info.max:
+        whole = xp.where(lost & (exact < nodata), float(nodata - 1), whole)
+    inwards = nodata - 1 if nodata == info.max else nodata + 1
+    whole = xp.where(lost & (whole == nodata), float(inwards), whole)
+    return xp.astype(xp.where(missing, float(nodata), whole), getattr(xp, dtype))
 
 
 def to_pixels_compat(
@@ -53,16 +55,13 @@ def to_pixels_compat(
     if abs(scale - 1) >= 1e-10 and abs(offset) >= 1e-10:
         back = values * _single(scale) + _single(offset)
         back = back * _single(1 / scale) + _single(-offset / scale)
-    whole = xp.trunc(back)
-    whole[xp.isnan(values)] = nodata
+    whole = xp.where(xp.isnan(values), float(nodata), xp.trunc(back))
     return xp.astype(whole, getattr(xp, dtype))
 
 
 def _to_float(xp: Any, values: Any, dtype: str, nodata: Number) -> Any:
     out = xp.astype(values, getattr(xp, dtype), copy=True)
-    if not math.isnan(nodata):
-        out[xp.isnan(values)] = nodata
-    return out
+    return out if math.isnan(nodata) else xp.where(xp.isnan(values), float(nodata), out)
 
 
 def _single(number: float) -> float:

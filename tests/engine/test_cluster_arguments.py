@@ -124,7 +124,7 @@ def test_the_real_class_knows_every_argument():
         (8, 1, 96, 480 * GIB, 48, (1, 48, 480 * GIB)),  # pinned to one socket
         (8, 0, 4, 480 * GIB, 4, (8, 1, 60 * GIB)),  # fewer CPUs than GPUs
         (2, 5, 8, 60 * GIB, 8, (2, 4, 30 * GIB)),
-        (8, 0, 8, 5 * GIB, 8, (2, 4, 5 * GIB // 2)),  # a small container on a large machine
+        (8, 0, 8, 7 * GIB, 8, (2, 4, 7 * GIB // 2)),  # a small container on a large machine
         (8, 0, 8, GIB, 8, (1, 8, GIB)),  # the plan of blocks says what is too little
         (4, 0, 16, 64 * GIB, 0, (4, 4, 16 * GIB)),
     ],
@@ -137,9 +137,9 @@ def test_cpus_and_memory_are_shared_out(places, wanted, threads, memory, near, e
 
 def test_gpus_left_idle_are_mentioned():
     assert share(8, wanted=0, threads=8, memory=640 * GIB, floor=HOST_FLOOR).why == ""
-    why = share(8, wanted=0, threads=8, memory=5 * GIB, floor=HOST_FLOOR).why
+    why = share(8, wanted=0, threads=8, memory=7 * GIB, floor=HOST_FLOOR).why
     assert "2 of 8 GPUs" in why
-    assert "5.0 GiB" in why
+    assert "7.0 GiB" in why
     assert "no more GPUs" in share(2, wanted=3, threads=8, memory=640 * GIB).why
 
 

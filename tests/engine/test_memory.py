@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odc_stats_gpu.engine._cuda_cluster import HOST_FLOOR
 from odc_stats_gpu.engine._cuda_device import CUDA_CONTEXT, STAGING
 from odc_stats_gpu.engine._limits import DeviceMemory, Limits
 from odc_stats_gpu.engine._memory import (
@@ -231,6 +232,19 @@ def test_a_large_tile_streams_through_any_card(large_plan, large_tile, device, h
     # half of the card at least does useful work: the next larger blocks wouldn't have fitted
     assert plan.device_bytes > 0.6 * device * GIB
     assert len(plan.blocks) in {16: (49, 64), 24: (36, 49), 80: (9, 16)}[device]
+
+
+def test_the_floor_of_a_gpu_worker_carries_a_large_tile(large_plan, large_tile):
+    task, plugin = large_tile
+    bands = plugin.output_bands(task.products)
+    plan = plan_blocks(
+        (9600, 9600), large_plan, bands, limits(HOST_FLOOR), 16, device=gpu(16 * GIB)
+    )
+    assert plan.bytes <= HOST_FLOOR
+    with pytest.raises(ConfigError, match="too little"):  # no more than it needs
+        plan_blocks(
+            (9600, 9600), large_plan, bands, limits(HOST_FLOOR - GIB), 16, device=gpu(16 * GIB)
+        )
 
 
 def test_a_large_tile_streams_through_a_cpu(large_plan, large_tile):

@@ -79,9 +79,11 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def __setitem__(self, at, value):
         _check(at, value)
+        _no_mask(at)
         self._host[_plain(at)] = _plain(value)
 
     def __getitem__(self, at):
+        _no_mask(at)
         return _call(self._host.__getitem__, at, owner=self)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
@@ -157,6 +159,12 @@ def _check(*values: Any) -> None:
             _check(*value)
         elif isinstance(value, np.ndarray):
             raise TypeError(f"Unsupported type {type(value)}")
+
+
+def _no_mask(at: Any) -> None:
+    """CuPy counts a mask that is an index, and waits for the device: ours must never."""
+    if isinstance(at, DeviceArray) and at.dtype == np.bool_:
+        raise TypeError("a mask as an index makes CuPy wait for the device: choose with where")
 
 
 class _Namespace(ModuleType):
