@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from odc_stats_gpu.cli._run import LogFormat, signals, tell
+from odc_stats_gpu.cli._run_tiles import LogFormat, signals, tell
 from odc_stats_gpu.errors import Cancelled, StoreError
 
 if TYPE_CHECKING:

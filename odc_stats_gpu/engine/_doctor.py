@@ -13,7 +13,7 @@ from pathlib import Path
 from odc_stats_gpu.engine._doctor_access import credentials, datacube
 from odc_stats_gpu.engine._doctor_gpu import gpu_findings, profilers
 from odc_stats_gpu.engine._finding import Finding, lack, look, safely
-from odc_stats_gpu.engine._kernel_check import kernel_finding
+from odc_stats_gpu.engine._kernel_check import Compilers, kernel_finding
 from odc_stats_gpu.engine._limits import (
     cgroup_memory,
     cpu_count,
@@ -32,8 +32,10 @@ def examine(env: str | None = None, *, quick: bool = False) -> list[Finding]:
 
     `env`: datacube environment to try. `quick`: compile no kernel, wait for no network.
     """
-    with ThreadPoolExecutor(1) as meanwhile:
-        kernels = meanwhile.submit(safely, "cuda kernels", partial(kernel_finding, quick=quick))
+    with ThreadPoolExecutor(1) as meanwhile, Compilers() as compilers:
+        kernels = meanwhile.submit(
+            safely, "cuda kernels", partial(kernel_finding, compilers, quick=quick)
+        )
         gpus = [*safely("python", _python), *gpu_findings()]
         machine = _machine(env, quick=quick)
         return [*gpus, *kernels.result(), *profilers(), *machine]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Self
 
 from odc_stats_gpu.engine._doctor_gpu import EXTRA
 from odc_stats_gpu.engine._finding import Finding, lack, look
@@ -31,7 +31,7 @@ _PATIENCE = 300.0
 Target = tuple[int, int]
 
 
-def kernel_finding(*, quick: bool) -> Finding:
+def kernel_finding(compilers: Compilers, *, quick: bool) -> Finding:
     """Whether every kernel compiles for the devices that are here, or for one that isn't."""
     if quick:
         return look("cuda kernels", "not compiled (--quick)")
@@ -39,7 +39,7 @@ def kernel_finding(*, quick: bool) -> Finding:
         return lack("cuda kernels", "not compiled: numba-cuda is not installed", EXTRA)
     here = _capabilities()
     targets = here or [DEFAULT]
-    count, problems = check_kernels(targets)
+    count, problems = compilers.check(targets)
     text = f"for {', '.join(map(show, targets))}{'' if here else ', a device that is not here'}"
     if problems:
         return lack(
@@ -68,33 +68,46 @@ def _capabilities() -> Sequence[Target]:
         nvml.nvmlShutdown()
 
 
-def check_kernels(targets: Sequence[Target]) -> tuple[int, list[str]]:
-    """How many kernels were tried for these compute capabilities, and what is wrong with which."""
-    kept = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
-    words = [f"{major}.{minor}" for major, minor in targets]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, str(share), *words],
-            env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for share in range(SHARES)
-    ]  # fmt: skip
-    until, count, problems = time.monotonic() + _PATIENCE, 0, []
-    for process in running:
-        end = ""
-        try:
-            out, err = process.communicate(timeout=max(0.1, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
+class Compilers:
+    """Processes that compile the kernels; none outlives the `with`."""
+
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
             process.kill()
-            out, err = process.communicate()
-            end = f"the compiler took more than {_PATIENCE:.0f} s"
-        if not end and process.returncode:
-            end = _how_it_ended(process.returncode, err)
-        tried = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-        count += len(tried) + bool(end)
-        problems += [f"{t['kernel']}: {t['problem']}" for t in tried if t["problem"]]
-        problems += [end] if end else []
-    return count, problems
+
+    def check(self, targets: Sequence[Target]) -> tuple[int, list[str]]:
+        """How many kernels were tried for these compute capabilities, what is wrong with which."""
+        kept = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}
+        words = [f"{major}.{minor}" for major, minor in targets]
+        self._running += [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, str(share), *words],
+                env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for share in range(SHARES)
+        ]  # fmt: skip
+        until, count, problems = time.monotonic() + _PATIENCE, 0, []
+        for process in self._running:
+            end = ""
+            try:
+                out, err = process.communicate(timeout=max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+                end = f"the compiler took more than {_PATIENCE:.0f} s"
+            if not end and process.returncode:
+                end = _how_it_ended(process.returncode, err)
+            tried = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+            count += len(tried) + bool(end)
+            problems += [f"{t['kernel']}: {t['problem']}" for t in tried if t["problem"]]
+            problems += [end] if end else []
+        return count, problems
 
 
 def show(cc: Target) -> str:

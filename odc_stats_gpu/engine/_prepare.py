@@ -19,7 +19,7 @@ from odc_stats_gpu.output import is_done, item_uri
 from odc_stats_gpu.tasks import select
 from odc_stats_gpu.telemetry import log
 
-_SCARCE = 2 << 30
+_SCARCE = 3 << 30
 """Below this much memory the first tile is planned before the run begins."""
 
 

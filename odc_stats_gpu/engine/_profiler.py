@@ -90,22 +90,28 @@ def execute(run: ProfiledRun) -> int:
         raise ConfigError(
             f"--profile-output: there is no folder {run.report.parent}", "make it first"
         )
-    process = subprocess.Popen(
-        run.command,
-        env=os.environ | run.environment,
-        process_group=0,  # whatever it starts can be told, and ended, together
-    )
     received: list[int] = []
+    groups: list[int] = []
 
     def forward(number: int, _frame: object) -> None:
         received.append(number)
-        _tell(process.pid, number)
+        for group in groups:
+            _tell(group, number)
 
     old = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
+        process = subprocess.Popen(
+            run.command,
+            env=os.environ | run.environment,
+            process_group=0,  # whatever it starts can be told, and ended, together
+        )
+        groups.append(process.pid)
+        for number in received:  # while it was being started
+            _tell(process.pid, number)
         code = process.wait()
     finally:
-        _end(process.pid)
+        for group in groups:
+            _end(group)
         for number, handler in old.items():
             signal.signal(number, handler)
     if received:

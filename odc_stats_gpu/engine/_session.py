@@ -76,6 +76,8 @@ def _version(path: str) -> str:
 
 _databases = _Databases()
 _current: dict[str, Session] = {}
+_making = threading.Lock()
+"""Held while one is made: two threads must not get two devices."""
 
 
 def open_database(address: str) -> TaskDb:
@@ -168,10 +170,11 @@ class Session:
 def session_for(config: RunConfig) -> Session:
     """The session of that configuration, kept for the next tile of the same run."""
     key = config.model_dump_json()
-    if key not in _current:
-        _current.clear()
-        _current[key] = Session(config)
-    return _current[key]
+    with _making:
+        if key not in _current:
+            _current.clear()
+            _current[key] = Session(config)
+        return _current[key]
 
 
 def _plugin_name(config: RunConfig) -> str:

@@ -182,7 +182,8 @@ class WorkerExecutor:
                     raise TimeoutError
                 if self._expected is not None and message[0] == "job":
                     expected, self._expected = self._expected, None
-                    process.pipe.send(("expect", expected))
+                    if expected != message[1]:  # else its turn has come before we could tell
+                        process.pipe.send(("expect", expected))
                 if not wait([process.pipe], _LOOK):
                     continue
                 kind, *rest = process.pipe.recv()

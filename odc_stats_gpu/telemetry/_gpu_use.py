@@ -61,10 +61,10 @@ class GpuWatch:
             leave.set()
             thread.join(_PATIENCE)
             self._seconds = time.monotonic() - began
-            after = _ask(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
-            if energy is not None and after is not None:
-                self._joules = (after - energy) / 1000
-            if not thread.is_alive():
+            if not thread.is_alive():  # else the next call would hang, too
+                after = _ask(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
+                if energy is not None and after is not None:
+                    self._joules = (after - energy) / 1000
                 nvml.nvmlShutdown()
 
     def facts(self) -> dict[str, float]:

@@ -36,13 +36,17 @@ def gpu_sampler() -> Callable[[], None] | None:
         nvml.nvmlInit()
     except nvml.NVMLError:
         return None
-    handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(nvml.nvmlDeviceGetCount())]
+    handles = {}
+    with suppress(nvml.NVMLError):  # one that was lost has no handle, the others have
+        for k in range(nvml.nvmlDeviceGetCount()):
+            with suppress(nvml.NVMLError):
+                handles[k] = nvml.nvmlDeviceGetHandleByIndex(k)
     if not handles:
         nvml.nvmlShutdown()
         return None
 
     def sample() -> None:
-        for k, handle in enumerate(handles):
+        for k, handle in handles.items():
             _read(nvml, str(k), handle)
 
     return sample

@@ -116,7 +116,7 @@ def request_of(here, monkeypatch):
 
     def run(*args):
         caught = []
-        monkeypatch.setattr("odc_stats_gpu.cli._run._dry", lambda r, _: caught.append(r) or 0)
+        monkeypatch.setattr("odc_stats_gpu.cli._run.plan_tiles", lambda r, _: caught.append(r) or 0)
         code, _, err = here("run", *args, "--dry-run")
         assert code == 0, err
         request: RunRequest = caught[0]

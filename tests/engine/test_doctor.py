@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import fakenvml
@@ -231,8 +233,22 @@ def test_a_compiler_that_dies_or_hangs_is_a_finding(monkeypatch, tmp_path):
         shell.write_text(f"#!/bin/sh\n{does}\n")
         shell.chmod(0o755)
         monkeypatch.setattr(_kernel_check, "_PATIENCE", 1 if "sleep" in does else 60)
-        _, problems = _kernel_check.check_kernels([(9, 0)])
+        with _kernel_check.Compilers() as compilers:
+            _, problems = compilers.check([(9, 0)])
         assert problems == [said] * _kernel_check.SHARES
+
+
+def test_compilers_end_when_the_doctor_is_called_off(monkeypatch, tmp_path):
+    shell = tmp_path / "python"
+    shell.write_text("#!/bin/sh\nexec sleep 600\n")
+    shell.chmod(0o755)
+    monkeypatch.setattr(_kernel_check.sys, "executable", str(shell))
+    with ThreadPoolExecutor(1) as meanwhile, _kernel_check.Compilers() as compilers:
+        checking = meanwhile.submit(compilers.check, [(9, 0)])
+        while len(compilers._running) < _kernel_check.SHARES and not checking.done():
+            time.sleep(0.01)
+    said = "the compiler was killed by SIGKILL"
+    assert checking.result() == (_kernel_check.SHARES, [said] * _kernel_check.SHARES)
 
 
 @pytest.mark.slow
