@@ -44,7 +44,8 @@ def publish_tasks(
     from odc_stats_gpu.tasks import TaskDb, select
 
     address = _address(db)
-    if "://" not in address and not dry_run and not allow_local:
+    local = _is_local(address)
+    if local and not dry_run and not allow_local:
         raise ConfigError(
             f"{address} is a local file that workers elsewhere can't read",
             "copy it to S3 and publish that address, or say --allow-local",
@@ -61,13 +62,17 @@ def publish_tasks(
         for index in indexes:
             typer.echo(f"{index.period}/{index.x:+04d}/{index.y:+04d}")
         return 0
-    if "://" not in address:
-        address = str(Path(address).absolute())
+    if local:
+        address = str(Path(address.removeprefix("file://")).absolute())
     summary = publish(address, queue_url(queue), indexes, counter("tasks sent"))
     for index, reason in summary.failed.items():
         sys.stderr.write(f"refused: {index}: {reason}\n")
     typer.echo(f"Published {summary.sent} of {summary.found} tasks to {queue}")
     return 1 if summary.failed else 0
+
+
+def _is_local(address: str) -> bool:
+    return "://" not in address or address.startswith("file://")
 
 
 def _address(db: str) -> str:

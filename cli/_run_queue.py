@@ -100,7 +100,7 @@ def _work(request: RunRequest, options: QueueOptions, *, lines: bool, debug: boo
             log(f"interrupted: {token.reason}", level="error")
             return 3
     if summary.interrupted:
-        log(f"interrupted: {token.reason}; the work is back in the queue", level="error")
+        log(f"interrupted: {token.reason}", level="error")
     with suppress(OSError):  # as with the log: a full disk under it changes no exit code
         typer.echo(summary.line)
     return 3 if summary.interrupted else 0

@@ -36,7 +36,7 @@ def read_url(url: str) -> bytes:
         raise
     except Exception as exc:
         raise ConfigError(
-            f"can't read {url}: {_reason(exc)}", "check address and permissions"
+            f"can't read {_shown(url)}: {_reason(exc)}", "check address and permissions"
         ) from exc
 
 
@@ -65,7 +65,7 @@ def local_database(address: str) -> str:
             raise
         except OSError as exc:
             raise StoreError(
-                f"can't copy the task database {address}: {_reason(exc)}",
+                f"can't copy the task database {_shown(address)}: {_reason(exc)}",
                 f"is there room in {tempfile.gettempdir()}?",
             ) from exc
     raise AssertionError  # the loop returns or raises
@@ -93,10 +93,10 @@ def _look(address: str) -> _Remote:
     except HTTPError as exc:
         absent = exc.code in (404, 410)
         kind = ConfigError if absent else StoreError
-        raise kind(f"can't read {address}: {exc}", "check address and permissions") from exc
+        raise kind(f"can't read {_shown(address)}: {exc}", "check address and permissions") from exc
     except Exception as exc:
         raise StoreError(
-            f"can't read {address}: {_reason(exc)}", "check address and permissions"
+            f"can't read {_shown(address)}: {_reason(exc)}", "check address and permissions"
         ) from exc
 
 
@@ -148,7 +148,7 @@ def _download(address: str, target: Path) -> None:
         size = answer.headers.get("Content-Length")
     if size is not None and target.stat().st_size != int(size):
         raise StoreError(
-            f"{address} broke off: {target.stat().st_size} of {size} bytes", "try again"
+            f"{_shown(address)} broke off: {target.stat().st_size} of {size} bytes", "try again"
         )
 
 
@@ -196,6 +196,11 @@ def _folder() -> Path:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _shown(address: str) -> str:
+    """Without the signature of a signed address: what is said ends in logs."""
+    return address.partition("?")[0]
 
 
 def _reason(exc: Exception) -> str:

@@ -189,5 +189,6 @@ class Hand:
     def _hand_back(self) -> None:
         if hand_back(self._lease, self._start):
             metrics.lease_event("handed_back")
+            log("task handed back")
         else:
             log("handing the task back takes too long: its lease runs out", level="warning")

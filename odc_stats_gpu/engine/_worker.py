@@ -154,6 +154,7 @@ class WorkerExecutor:
                 return result
             error = f"the worker answered {type(result).__name__}"
         self._sweep(job)
+        self._token.check()  # a signal to all our processes: the tile didn't fail, it was stopped
         return TaskResult(
             job.tile, "failed", error=error, seconds=round(time.monotonic() - started, 3)
         )

@@ -101,9 +101,13 @@ class Publisher:
         """Put one file and remember it; raises ChangedError when it isn't what it was."""
         with stage("write"):
             self._put[path] = ""
-            self._put[path] = self._store.put(
-                path, data, content_type(path), expect=self._before.get(path), stop=self.stop
-            )
+            try:
+                self._put[path] = self._store.put(
+                    path, data, content_type(path), expect=self._before.get(path), stop=self.stop
+                )
+            except BaseException:
+                self.stop.set()  # here: this thread may be the next one to begin a file
+                raise
 
     def finish(self, item: bytes) -> None:
         """Put the item, when all files are still those that it names; the first one stays.

@@ -13,8 +13,10 @@ from typing import Any, TypeVar, cast
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.output._s3_calls import (
     ABSENT,
+    ATTEMPTS,
     DENIED,
     HOPELESS,
+    NOT_YET,
     S3Calls,
     code_of,
     refusal,
@@ -204,22 +206,27 @@ class S3Store:
 
         Unless we are `alone`, a young one may be another worker's.
         """
-        before = datetime.now(UTC) - _OLD
+        self._abort(prefix, before=None if alone else datetime.now(UTC) - _OLD)
+
+    def _abort(self, prefix: str, *, before: datetime | None, attempts: int = ATTEMPTS) -> None:
         where = {"Bucket": self.bucket, "Prefix": self._key(prefix)}
 
         def abort(s3: Any) -> None:
             for upload in s3.list_multipart_uploads(**where).get("Uploads", ()):
-                if alone or upload["Initiated"] < before:
+                if before is None or upload["Initiated"] < before:
                     s3.abort_multipart_upload(
                         Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
 
         # listing uploads needs a permission of its own: without it the bucket's lifecycle rule acts
         with contextlib.suppress(*s3_errors()):
-            self._calls(abort)
+            self._calls(abort, attempts=attempts)
 
     def check_writable(self) -> None:
-        """Begin and abort a multipart upload: needs the right to put only, and leaves no object."""
+        """Begin and abort a multipart upload: needs the right to put only, and leaves no object.
+
+        Those of workers that were killed in between are aborted, too.
+        """
         where = self._where(".write-test")
         acl = {"ACL": self.acl} if self.acl else {}
         try:
@@ -227,10 +234,12 @@ class S3Store:
             upload = begun["UploadId"]
             self._calls(lambda s3: s3.abort_multipart_upload(**where, UploadId=upload))
         except s3_errors() as exc:
-            failure = refusal("write", self.uri(".write-test"), exc, self.acl)
-            if code_of(exc) in (*DENIED, *HOPELESS):
-                raise ConfigError(failure.message, failure.remedy) from exc
-            raise failure from exc
+            if (code := code_of(exc)) != "NoSuchUpload":  # another worker was so kind
+                failure = refusal("write", self.uri(".write-test"), exc, self.acl)
+                if code in (*DENIED, *HOPELESS) and code != NOT_YET:
+                    raise ConfigError(failure.message, failure.remedy) from exc
+                raise failure from exc
+        self._abort(".write-test", before=None, attempts=1)
 
     def _ask(self, verb: str, path: str, work: Callable[[Any], T]) -> T:
         try:

@@ -17,9 +17,11 @@ MAX_WAIT = 10.0
 PATIENCE = 120.0
 """Seconds after which no new attempt begins."""
 ABSENT = ("404", "NoSuchKey", "NotFound")
+NOT_YET = "CredentialsNotFetched"
+"""No denial for good: whoever hands the credentials out may still be starting."""
 DENIED = ("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch",
           "ExpiredToken", "InvalidToken", "AllAccessDisabled", "AccountProblem", "NoCredentials",
-          "RequestTimeTooSkewed")  # fmt: skip
+          NOT_YET, "RequestTimeTooSkewed")  # fmt: skip
 HOPELESS = ("NoSuchBucket", "InvalidBucketName", "AccessControlListNotSupported")
 """Besides denial: what no retry mends."""
 _PASSING = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError",
@@ -126,8 +128,9 @@ def code_of(exc: BaseException) -> str:
 
     if isinstance(exc, botocore.ClientError):
         return str(exc.response.get("Error", {}).get("Code", ""))
+    if isinstance(exc, (botocore.CredentialRetrievalError, botocore.TokenRetrievalError)):
+        return NOT_YET
     if isinstance(exc, (botocore.NoCredentialsError, botocore.PartialCredentialsError,
-                        botocore.CredentialRetrievalError, botocore.TokenRetrievalError,
                         botocore.ProfileNotFound, botocore.UnauthorizedSSOTokenError)):  # fmt: skip
         return "NoCredentials"
     if isinstance(exc, botocore.ParamValidationError):
@@ -158,7 +161,7 @@ def refusal(verb: str, uri: str, exc: Exception, acl: str | None = None) -> Stor
         return StoreError(f"{what}no bucket {uri.split('/')[2]!r}", "check its name")
     if code in ABSENT:
         return StoreError(f"{what}no such object", "check the location")
-    if code == "NoCredentials":
+    if code in ("NoCredentials", NOT_YET):
         return StoreError(f"{what}{exc}",
                           "configure AWS credentials (environment, profile or role)")  # fmt: skip
     if code == "AccessControlListNotSupported":

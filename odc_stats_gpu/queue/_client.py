@@ -58,7 +58,12 @@ def queue_url(name: str) -> str:
 
     Raises ConfigError when there is none or it is forbidden, StoreError when SQS doesn't answer.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        HTTPClientError,
+    )
 
     region, owner, lookup = "", {}, name
     is_url = urlparse(name).scheme in ("http", "https")
@@ -84,6 +89,8 @@ def queue_url(name: str) -> str:
         raise failure(f"can't look up the queue {name!r}: {exc}", "check AWS access") from None
     except HTTPClientError as exc:
         raise StoreError(f"can't reach SQS: {exc}", "check AWS_ENDPOINT_URL, or wait") from None
+    except CredentialRetrievalError as exc:  # whoever hands them out may still be starting
+        raise StoreError(f"can't get AWS credentials: {exc}", "check their source") from None
     except BotoCoreError as exc:
         raise ConfigError(
             f"can't reach SQS for the queue {name!r}: {exc}",
@@ -113,11 +120,11 @@ def passing(exc: Exception) -> bool:
     return "Throttl" in exc.response["Error"]["Code"] or status == 429 or status >= 500
 
 
-def skewed(exc: Exception) -> bool:
-    """Whether the signature was refused, as while this machine's clock is wrong."""
+def distrusted(exc: Exception) -> bool:
+    """Whether only the signature was refused: wrong clocks, credentials that have just expired."""
     code = str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
     return code in ("RequestExpired", "RequestTimeTooSkewed", "InvalidSignatureException",
-                    "SignatureDoesNotMatch")  # fmt: skip
+                    "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException")  # fmt: skip
 
 
 def is_missing(exc: Exception) -> bool:

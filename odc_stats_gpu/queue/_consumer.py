@@ -77,11 +77,13 @@ class Consumer:
         self._poll = 1 if self._patience < _POLL else max(1, min(_POLL, lease_seconds // 4))
         self._idle_since = clock()
         self._troubled_since: float | None = None
+        self._poison = set[str]()
+        self._fresh = False
 
     @property
     def finished(self) -> bool:
-        """Whether nothing has been visible for long enough."""
-        return self._clock() - self._idle_since >= self._patience
+        """Whether nothing has been visible for long enough; not right after a new message."""
+        return not self._fresh and self._clock() - self._idle_since >= self._patience
 
     def ask(self, poll: int | None = None) -> Answer:
         """One long poll for one message, and whether others wait when there was none."""
@@ -110,6 +112,7 @@ class Consumer:
 
         Raises StoreError when SQS hasn't answered for `idle_timeout` seconds.
         """
+        self._fresh = False
         if answer.trouble:
             self._on_trouble(answer.trouble)
             if self._troubled_since is None:
@@ -124,6 +127,10 @@ class Consumer:
             except MalformedMessageError as exc:
                 self._on_malformed(str(exc))
                 lease.release()
+                name = lease.message["MessageId"]
+                if name not in self._poison:  # without a dead-letter queue it comes for ever
+                    self._poison.add(name)
+                    self._fresh, self._idle_since = True, self._clock()
         if not answer.leases and answer.visible:
             self._idle_since = self._clock()
         return None
@@ -134,7 +141,7 @@ class Consumer:
         That is when more messages are visible than are in anybody's hands.
         """
         with suppress(StoreError):
-            state = attributes(self.url, self._given)
+            state = attributes(self.url, self._given or sqs_client(self.url, hasty=True))
             visible = int(state.get("ApproximateNumberOfMessages", 0))
             if visible > int(state.get("ApproximateNumberOfMessagesNotVisible", 0)):
                 return self.take(self.ask(poll=0))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from odc_stats_gpu.errors import Cancelled
-from odc_stats_gpu.queue._client import is_fifo, passing, skewed, sqs_client, sqs_errors
+from odc_stats_gpu.queue._client import distrusted, is_fifo, passing, sqs_client, sqs_errors
 from odc_stats_gpu.telemetry import fault_point
 
 _PAUSE = 1.0
@@ -96,7 +96,7 @@ class Lease:
             try:
                 self._visibility(self.seconds)
             except sqs_errors() as exc:
-                if not (passing(exc) or skewed(exc) or self._closed):
+                if not (passing(exc) or distrusted(exc) or self._closed):
                     self._lost.set()  # without an answer to the question the clock decides
             else:
                 self._deadline = sent + self.seconds

@@ -256,3 +256,9 @@ def test_a_plan_made_ahead_serves_the_same_task_only(databases, tmp_path, monkey
     session.plan_ahead(TaskJob(str(first), path, guarded=True))
     assert make(first, path, out, guarded=True) == "done"
     assert planned == [str(first), str(last), str(first)]
+
+
+def test_no_signature_of_an_address_is_told():
+    with pytest.raises(StoreError, match=r"x\.db: ") as error:
+        local_database("http://127.0.0.1:9/x.db?X-Amz-Signature=secret")
+    assert "secret" not in str(error.value)

@@ -235,3 +235,16 @@ def test_a_public_bucket_that_refuses_our_signature_is_read_without(s3, proxy):
         open_store(f"s3://{s3.name}/p", reading=True).read("x")
     with pytest.raises(ClientError):
         boto3.client("s3", endpoint_url=proxy.url).get_object(Bucket=s3.name, Key="p/x")
+
+
+def test_a_check_aborts_what_a_worker_killed_in_its_check_began(s3, proxy):
+    s3.create_multipart_upload(Bucket=s3.name, Key="p/.write-test")
+    store = open_store(f"s3://{s3.name}/p")
+    store.check_writable()
+    assert uploads(s3) == []
+    proxy.add("AbortMultipartUpload", refuse(404, "NoSuchUpload"), times=1)  # another was faster
+    store.check_writable()
+    assert uploads(s3) == []
+    proxy.add("ListMultipartUploads", refuse(403, "AccessDenied"))
+    store.check_writable()
+    assert uploads(s3) == []

@@ -282,3 +282,7 @@ def test_without_credentials_the_remedy_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(ConfigError, match="configure AWS credentials"):
         open_store("s3://maps/p").check_writable()
+    (tmp_path / "config").write_text("[default]\ncredential_process = /bin/false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(StoreError, match="configure AWS credentials"):  # they may come yet
+        open_store("s3://maps/p").check_writable()

@@ -6,6 +6,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from odc_stats_gpu.errors import Cancelled
 from odc_stats_gpu.output import (
     ChangedError,
     OvertakenError,
@@ -14,6 +15,7 @@ from odc_stats_gpu.output import (
     read_back,
     verify,
 )
+from odc_stats_gpu.output._publish import Publisher
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +128,15 @@ def test_an_item_that_names_missing_files_is_not_vouched_for(kit, location):
     read_back(task, store)
     with pytest.raises(StoreError, match="which is missing"):
         read_back(task, store, assets=True)
+
+
+def test_after_a_conflict_no_further_file_begins(kit, location):
+    """Not even by the thread that met it, before anybody else could react."""
+    store, task = open_store(location), kit.task()
+    publisher = Publisher(task, store, ["_red.tif", "_blue.tif"])
+    store.put(task.path("_red.tif"), b"theirs", "image/tiff")
+    with pytest.raises(ChangedError):
+        publisher.put(task.path("_red.tif"), b"ours")
+    with pytest.raises(Cancelled):
+        publisher.put(task.path("_blue.tif"), b"ours")
+    assert sorted(store.list()) == [task.path("_red.tif")]

@@ -65,6 +65,8 @@ class Queue:
         kind = fault[1]
         if kind == "throttled":
             raise refusal("ThrottlingException", 503)
+        if kind == "expired":
+            raise refusal("ExpiredToken", 403)
         if kind == "refused":
             raise refusal("InvalidParameterValue", 400)
         if kind == "slow":

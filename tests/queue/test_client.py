@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 
-from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.errors import ConfigError, StoreError
 from odc_stats_gpu.model import TileIndex
 from odc_stats_gpu.queue import (
     Consumer,
@@ -74,3 +74,14 @@ def test_credentials_are_asked_for_again_before_they_expire(
         consumer.take(consumer.ask())
     assert len(proxy.keys) > 1
     assert all(key.startswith("key") for key in proxy.keys)
+
+
+def test_credentials_that_cannot_be_fetched_are_no_wrong_use(sqs, tmp_path, monkeypatch):
+    """An agent on the node may still be starting: another pod may do better."""
+    (tmp_path / "config").write_text("[default]\ncredential_process = /bin/false\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    forget_clients()
+    with pytest.raises(StoreError, match="can't get AWS credentials"):
+        queue_url("tiles")

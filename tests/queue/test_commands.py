@@ -40,12 +40,16 @@ def test_a_dry_run_prints_the_tasks_and_sends_nothing(sqs, queues, db, rows, cap
     assert queue_status(queues[0]).visible == 0
 
 
-def test_a_local_database_is_published_only_when_allowed(sqs, queues, db, rows, capsys):
-    assert main(["publish-tasks", str(db), name(queues[0])]) == 2
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_local_database_is_published_only_when_allowed(sqs, queues, db, rows, scheme, capsys):
+    address = f"{scheme}{db}"
+    assert main(["publish-tasks", address, name(queues[0])]) == 2
     assert "--allow-local" in capsys.readouterr().err
-    assert main(["publish-tasks", str(db), name(queues[0]), "--allow-local"]) == 0
+    assert main(["publish-tasks", address, name(queues[0]), "--allow-local"]) == 0
     assert f"Published {rows} of {rows} tasks" in capsys.readouterr().out
     assert queue_status(queues[0]).visible == rows
+    (got,) = sqs.receive_message(QueueUrl=queues[0])["Messages"]
+    assert json.loads(got["Body"])["filedb"] == str(db)
 
 
 def test_selectors_and_areas_narrow_a_publication(sqs, queues, db, tmp_path, capsys):

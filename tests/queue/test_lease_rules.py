@@ -41,7 +41,7 @@ def test_a_lease_counts_from_when_it_was_asked_for(queue):
 
 
 @pytest.mark.parametrize(("fault", "lost"), [("refused", True), ("throttled", False),
-                                             ("lost", False)])  # fmt: skip
+                                             ("lost", False), ("expired", False)])  # fmt: skip
 def test_only_a_refusal_loses_it_at_once(queue, lease, fault, lost):
     queue.faults = [("visibility", fault)]
     assert not lease.renew()
@@ -186,3 +186,17 @@ def test_silence_of_the_queue_is_borne_for_the_idle_time(queue):
     with pytest.raises(StoreError, match="start the worker again"):
         consumer.take(consumer.ask())
     assert len(said) == 11
+
+
+def test_who_waits_for_nothing_still_looks_behind_a_malformed_message(queue):
+    """Once: alone in a queue without a dead-letter queue it comes again for ever."""
+    queue.put("not a task")
+    queue.put(body_of(TILE))
+    now = queue.clock
+    consumer = Consumer(
+        URL, lease_seconds=LEASE, idle_timeout=0, clock=lambda: now.now, client=queue
+    )
+    assert consumer.take(consumer.ask()) is None
+    assert not consumer.finished
+    assert consumer.take(consumer.ask()) is None
+    assert consumer.finished

@@ -83,6 +83,19 @@ def test_ctrl_c_in_the_middle_of_a_tile(sqs, queues, worker, fleet_db, tiles):
     assert attribute(sqs, queues[0]) == "1"
 
 
+def test_a_signal_to_all_processes_is_no_failure(sqs, queues, worker, fleet_db, tiles):
+    """As systemd sends it; the process that makes the tile may end before ours is told."""
+    publish(str(fleet_db), queues[0], tiles[:1])
+    process = worker(fault="block_read:stop", lease=60)
+    family = at_work(process, queues[0])
+    for member in reversed(family):
+        member.send_signal(signal.SIGTERM)
+    until(lambda: queue_status(queues[0]).visible == 1, 5 + _LOAD)
+    assert gone(family, 10 + _LOAD)[1] == 3
+    assert attribute(sqs, queues[0]) == "1"
+    assert "task failed" not in process.communicate()[1]
+
+
 def test_a_slow_copy_is_followed_by_a_plain_release(sqs, queues, proxy, worker, fleet_db, tiles):
     publish(str(fleet_db), queues[0], tiles[:1])
     family = at_work(worker(fault="block_read:stop", lease=60), queues[0])
