@@ -151,7 +151,7 @@ class DaskExecutor:
             )
             for place, address in workers.alive().items()
         }  # fmt: skip
-        names = []
+        names, reasons = [], []
         until = time.monotonic() + _START
         for place, future in futures.items():
             while not future.done():
@@ -171,8 +171,9 @@ class DaskExecutor:
                     "is the same odc-stats-gpu installed there?",
                 ) from exc
             names.append(name)
-            if why:
-                log(why)
+            reasons.append(why)
+        for why in dict.fromkeys(filter(None, reasons)):
+            log(why)
         return names
 
     def _hear(self, event: tuple[float, Any]) -> None:

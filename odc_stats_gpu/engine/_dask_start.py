@@ -26,6 +26,7 @@ from odc_stats_gpu.engine._device import gpu_problem
 from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._job import CancelToken, Prepared
 from odc_stats_gpu.engine._limits import DeviceMemory, read_limits
+from odc_stats_gpu.engine._prepare import check_part
 from odc_stats_gpu.errors import ConfigError
 from odc_stats_gpu.model import RunConfig
 from odc_stats_gpu.telemetry import log
@@ -63,6 +64,9 @@ def local(config: RunConfig) -> Connect:
 
     def connect(prepared: Prepared, token: CancelToken) -> tuple[Workers, Share | None]:
         parts = _local_share(config, prepared.threads, prepared.memory_limit)
+        for job in prepared.jobs[:1]:
+            check_part(config, job, workers=parts.workers, threads=parts.threads,
+                       memory=parts.memory)  # fmt: skip
 
         def build(scratch: str) -> Any:
             from distributed import LocalCluster

@@ -72,12 +72,28 @@ def _validate(request: RunRequest, session: Session) -> list[TileIndex]:
     except DataError as exc:  # nothing can be done with this database: no tile's own failure
         raise ConfigError(exc.message, exc.remedy) from exc
     if indexes and (config.resolution or config.dataset_filters or config.memory_limit):
-        task = session.task(TaskJob(str(indexes[0]), request.filedb))  # wrong values show now
-        if session.limits.memory < _SCARCE:
-            tile = plan_tile(task, session.plugin, threads=session.threads)
-            with suppress(DeviceTooSmallError):  # then the CPU makes it
-                cut_tile(session, task, tile)
+        _check_memory(session, TaskJob(str(indexes[0]), request.filedb))  # wrong values show now
     return indexes
+
+
+def _check_memory(session: Session, job: TaskJob) -> None:
+    """Plan a tile where memory is scarce; raises ConfigError."""
+    task = session.task(job)
+    if session.limits.memory < _SCARCE:
+        tile = plan_tile(task, session.plugin, threads=session.threads)
+        with suppress(DeviceTooSmallError):  # then the CPU makes it
+            cut_tile(session, task, tile)
+
+
+def check_part(config: RunConfig, job: TaskJob, *, workers: int, threads: int, memory: int) -> None:
+    """Whether one of several workers can make a tile with its part; raises ConfigError."""
+    part = config.model_copy(update={"threads": threads, "memory_limit": str(memory)})
+    try:
+        _check_memory(Session(part, CpuDevice()), job)
+    except ConfigError as exc:
+        raise ConfigError(
+            f"one of {workers} workers: {exc.message}", f"{exc.remedy}, or --workers"
+        ) from None
 
 
 def run_config(request: RunRequest) -> RunConfig:

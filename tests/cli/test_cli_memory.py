@@ -127,3 +127,17 @@ def test_nvml_itself(plan, gpus, finish, tmp_path):
     assert "7.0 GiB (free on Imaginary GPU)" in line
     assert line.endswith("device cuda:0 Imaginary GPU")
     assert "only a plan: " in said
+
+
+def test_what_is_too_little_for_each_of_several_workers_is_told_before_they_start(
+    here, mini, tmp_path, monkeypatch
+):
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr(_dask_start, "OwnWorkers", None)
+    code, _, err = here(
+        "run", mini.db, mini.tiles[0], "--config", mini.config, "--location", tmp_path / "out",
+        "--cluster", "dask", "--workers", "2", "--threads", "2", "--memory-limit", "700Mi",
+    )  # fmt: skip
+    assert code == 2
+    assert "one of 2 workers: a memory limit of 350 MiB" in err
+    assert re.search(r"needs at least \d+ MiB: raise --memory-limit or lower --threads, or", err)
