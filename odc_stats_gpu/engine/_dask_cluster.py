@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
-import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from odc_stats_gpu.engine._dask_worker import DaskMessages, last_words
+from odc_stats_gpu.engine._ending import end, living
 from odc_stats_gpu.engine._job import CancelToken
 from odc_stats_gpu.engine._scratch import Scratch
 from odc_stats_gpu.errors import ConfigError
@@ -214,12 +213,12 @@ class OwnWorkers:
         """SIGTERM, then SIGKILL; the nanny starts a new process."""
         for nanny in dict(self._cluster.workers).values():
             if nanny.worker_address == address and nanny.pid:
-                for process in _processes([nanny.pid]):
-                    _end(process, _GRACE)
+                for process in living([nanny.pid]):
+                    end(process, _GRACE)
 
     def close(self) -> None:
         """End workers, scheduler and threads; remove the scratch folder."""
-        processes = _processes(self.pids().values())
+        processes = living(self.pids().values())
         closed = True
         for thing in (self.client, self._cluster):
             if thing is not None:
@@ -229,7 +228,7 @@ class OwnWorkers:
                     closed = False
         self.client = self._cluster = None
         for process in processes:
-            _end(process, 0)
+            end(process, 0)
         self._scratch.remove()
         if closed:  # else Dask's threads go on, and complain that their folders are gone
             self._talk.close()
@@ -238,48 +237,6 @@ class OwnWorkers:
         """Workers that end from now on are not replaced."""
         for nanny in dict(self._cluster.workers).values():
             nanny.close_gracefully()
-
-
-def _processes(pids: Iterable[int]) -> list[Any]:
-    """Those that live; a number that the system gives away again is not mistaken for one."""
-    import psutil
-
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            found.append(psutil.Process(pid))
-    return found
-
-
-def _end(process: Any, grace: float) -> None:
-    """Ask the process to leave, wait, kill its group; return when it is gone."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, ProcessLookupError):
-        if grace and process.is_running():
-            process.send_signal(signal.SIGTERM)
-            if _gone(process, grace):
-                return
-        if process.is_running():
-            if os.getpgid(process.pid) == process.pid:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            _gone(process, _GRACE)
-
-
-def _gone(process: Any, seconds: float) -> bool:
-    """Whether it ended in that time; Dask's own threads collect its exit code, not we."""
-    import psutil
-
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(_LOOK)
-    return False
 
 
 class _Talk:
