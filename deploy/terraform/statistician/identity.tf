@@ -154,8 +154,9 @@ data "aws_iam_policy_document" "worker" {
     actions   = ["s3:ListBucketMultipartUploads"]
     resources = [for b in local.output_buckets : "${local.s3}${b}"]
 
+    # IfExists: s3:prefix isn't among the keys that S3 documents for this action
     condition {
-      test     = "StringLike"
+      test     = "StringLikeIfExists"
       variable = "s3:prefix"
       values   = ["${local.path}/*"]
     }
