@@ -12,10 +12,13 @@ import inspect
 import itertools
 import linecache
 import textwrap
+import threading
 from collections.abc import Callable
 from typing import Any
 
 _SERIAL = itertools.count()
+_ONE_AT_A_TIME = threading.RLock()
+"""CPython 3.11 counts how deep trees are nested for all threads together: two at it fail."""
 
 
 def unrolled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,6 +28,11 @@ def unrolled(function: Callable[..., Any]) -> Callable[..., Any]:
     integer expressions of constants, calls of pure functions among them, become numbers. Constants
     are what the enclosing function gave a value; names that the function itself assigns are none.
     """
+    with _ONE_AT_A_TIME:
+        return _unrolled(function)
+
+
+def _unrolled(function: Callable[..., Any]) -> Callable[..., Any]:
     scope = inspect.getclosurevars(function)
     names = {**scope.globals, **scope.nonlocals}
     source = textwrap.dedent(inspect.getsource(function))

@@ -23,9 +23,9 @@ def take(url, keeper, **options):
 def test_a_lease_outlives_its_seconds_while_it_is_kept(queues):
     live, _ = queues
     publish("s3://b/x.db", live, TILES[:1])
-    with Keeper(margin=1) as keeper:
-        got = take(live, keeper)
-        time.sleep(3.5)
+    with Keeper(margin=3) as keeper:
+        got = take(live, keeper, lease_seconds=6)
+        time.sleep(8)
         assert not got.lease.lost
         assert queue_status(live).visible == 0
         got.lease.acknowledge()
