@@ -187,6 +187,8 @@ class Hand:
             log(f"can't delete the message: {exc}", level="warning")
 
     def _hand_back(self) -> None:
+        if self._lease.lost:
+            return  # there is nothing to give: somebody else has it
         if hand_back(self._lease, self._start):
             metrics.lease_event("handed_back")
             log("task handed back")

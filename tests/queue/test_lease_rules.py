@@ -200,3 +200,16 @@ def test_who_waits_for_nothing_still_looks_behind_a_malformed_message(queue):
     assert not consumer.finished
     assert consumer.take(consumer.ask()) is None
     assert consumer.finished
+
+
+def test_a_lost_lease_is_not_said_to_be_handed_back(queue, monkeypatch):
+    said = []
+    monkeypatch.setattr("odc_stats_gpu.engine._fleet.log", lambda event, **_: said.append(event))
+    for late in (False, True):
+        queue.put(body_of(TILE))
+        worker = Worker(queue, "w")
+        worker.receive()
+        queue.clock.now += LEASE + 1 if late else 0
+        worker.token.cancel("SIGTERM")
+        assert worker.settle()
+    assert said == ["task handed back"]
