@@ -16,6 +16,7 @@ from odc_stats_gpu.engine._cuda_cluster import Gpu, visible
 from odc_stats_gpu.engine._finding import Finding, lack, look, safely
 from odc_stats_gpu.engine._gpus import list_gpus
 from odc_stats_gpu.engine._limits import show_bytes
+from odc_stats_gpu.telemetry import ask_nvml, opened_nvml
 
 EXTRA = "needed for GPUs only: pip install 'odc-stats-gpu[cuda13]' (or cuda12 for older drivers)"
 _PACKAGES = (
@@ -74,13 +75,10 @@ def _gpus() -> list[Finding]:
     count, problem = nvml_devices()
     if not count:
         return [lack("gpu", problem, "tiles are made on the CPU; for CUDA install a driver")]
-    import pynvml as nvml
-
     places = list_gpus()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     shown = {uuid for gpu in visible(places, listed) for uuid in (gpu.uuid, gpu.parent)}
-    nvml.nvmlInit()
-    try:
+    with opened_nvml() as nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(count)]
         names = ", ".join(dict.fromkeys(_text(nvml.nvmlDeviceGetName(h)) for h in handles))
         driver = _text(nvml.nvmlSystemGetDriverVersion())
@@ -92,18 +90,13 @@ def _gpus() -> list[Finding]:
             hidden = "" if uuid in shown else f"hidden by CUDA_VISIBLE_DEVICES={listed}"
             boards.append(_board(nvml, k, handle, instances, hidden))
         return [summary, *boards]
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _board(nvml: Any, index: int, handle: Any, instances: Sequence[Gpu], hidden: str) -> Finding:
     """One GPU: what it is, what is free, what is wrong with it."""
 
-    def ask(name: str, *arguments: Any) -> Any:
-        """None where this board or driver doesn't tell."""
-        with suppress(nvml.NVMLError, AttributeError):
-            return getattr(nvml, name)(handle, *arguments)
-        return None
+    def ask(function: str, *arguments: Any) -> Any:
+        return ask_nvml(nvml, function, handle, *arguments)
 
     facts, troubles = [_text(nvml.nvmlDeviceGetName(handle))], []
     if hidden:
@@ -184,17 +177,8 @@ def _names(wheels: dict[str, int], major: int) -> str:
 
 def _driver_cuda() -> int:
     """Newest CUDA version of the driver, 13000 for 13.0; 0 without one."""
-    from odc_stats_gpu.engine._device import nvml_devices
-
-    if not nvml_devices()[0]:
-        return 0
-    import pynvml as nvml
-
-    nvml.nvmlInit()
-    try:
-        return _cuda(nvml)
-    finally:
-        nvml.nvmlShutdown()
+    with opened_nvml() as nvml:
+        return _cuda(nvml) if nvml is not None and nvml.nvmlDeviceGetCount() else 0
 
 
 def _cuda(nvml: Any) -> int:

@@ -8,29 +8,23 @@ from typing import Any
 
 from odc_stats_gpu.engine._cuda_cluster import Gpu, visible
 from odc_stats_gpu.errors import ConfigError
+from odc_stats_gpu.telemetry import opened_nvml
 
 _BITS = 64
 
 
 def list_gpus() -> list[Gpu]:
     """Every GPU in the order of the PCI bus; in MIG mode its instances instead. Empty without."""
-    try:
-        import pynvml as nvml
-
-        nvml.nvmlInit()
-    except (ImportError, OSError):
-        return []
-    except nvml.NVMLError:
-        return []
-    try:
-        found: list[Gpu] = []
-        for index in range(nvml.nvmlDeviceGetCount()):
-            found += _gpu(nvml, index)
-        return found
-    except nvml.NVMLError:
-        return []
-    finally:
-        nvml.nvmlShutdown()
+    with opened_nvml() as nvml:
+        if nvml is None:
+            return []
+        try:
+            found: list[Gpu] = []
+            for index in range(nvml.nvmlDeviceGetCount()):
+                found += _gpu(nvml, index)
+            return found
+        except nvml.NVMLError:
+            return []
 
 
 def own_gpu() -> str:

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from odc_stats_gpu.engine._doctor_gpu import EXTRA
 from odc_stats_gpu.engine._finding import Finding, lack, look
+from odc_stats_gpu.telemetry import opened_nvml
 
 SHARES = 3
 """Processes: the geomedian of ten bands takes longer than everything else."""
@@ -51,21 +52,12 @@ def kernel_finding(compilers: Compilers, *, quick: bool) -> Finding:
 
 def _capabilities() -> Sequence[Target]:
     """Compute capabilities of the GPUs of this machine, each once."""
-    from odc_stats_gpu.engine._device import nvml_devices
-
-    count, _ = nvml_devices()
-    if not count:
-        return []
-    import pynvml as nvml
-
-    nvml.nvmlInit()
-    try:
+    with opened_nvml() as nvml:
+        count = 0 if nvml is None else nvml.nvmlDeviceGetCount()
         handles = [nvml.nvmlDeviceGetHandleByIndex(k) for k in range(count)]
         return list(
             dict.fromkeys(tuple(nvml.nvmlDeviceGetCudaComputeCapability(h)) for h in handles)
         )
-    finally:
-        nvml.nvmlShutdown()
 
 
 class Compilers:

@@ -13,6 +13,7 @@ from odc_stats_gpu.telemetry._log import (
     set_sink,
 )
 from odc_stats_gpu.telemetry._metrics import Stopper, start_metrics
+from odc_stats_gpu.telemetry._nvml import ask_nvml, opened_nvml
 from odc_stats_gpu.telemetry._nvtx import SWITCH as NVTX_SWITCH
 from odc_stats_gpu.telemetry._nvtx import span
 from odc_stats_gpu.telemetry._progress import RunProgress
@@ -28,6 +29,7 @@ __all__ = [
     "RunProgress",
     "StageTimes",
     "Stopper",
+    "ask_nvml",
     "beat",
     "bind_log",
     "capture_library_messages",
@@ -36,6 +38,7 @@ __all__ = [
     "gpu_sampler",
     "log",
     "metrics",
+    "opened_nvml",
     "recording",
     "sample_memory",
     "set_sink",

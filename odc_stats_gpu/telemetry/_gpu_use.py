@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, NamedTuple
+
+from odc_stats_gpu.telemetry._nvml import ask_nvml, open_nvml
 
 EVERY = 0.2
 """Seconds between two readings; the driver's own share of busy time covers 1/6 to 1 s."""
@@ -53,7 +55,10 @@ class GpuWatch:
             self._readings.append(_read(nvml, handle))
 
         thread = threading.Thread(target=read, name="gpu-watch", daemon=True)
-        began, energy = time.monotonic(), _ask(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
+        began, energy = (
+            time.monotonic(),
+            ask_nvml(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle),
+        )
         thread.start()
         try:
             yield
@@ -62,7 +67,7 @@ class GpuWatch:
             thread.join(_PATIENCE)
             self._seconds = time.monotonic() - began
             if not thread.is_alive():  # else the next call would hang, too
-                after = _ask(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
+                after = ask_nvml(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
                 if energy is not None and after is not None:
                     self._joules = (after - energy) / 1000
                 nvml.nvmlShutdown()
@@ -96,35 +101,23 @@ class GpuWatch:
 
 def _open(uuid: str) -> tuple[Any, Any] | None:
     """NVML and the handle; None when either can't be had."""
-    try:
-        import pynvml as nvml
-
-        nvml.nvmlInit()
-    except (ImportError, OSError):
+    nvml = open_nvml()
+    if nvml is None:
         return None
-    except nvml.NVMLError:
-        return None
-    try:
-        return nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)
-    except nvml.NVMLError:
+    handle = ask_nvml(nvml, "nvmlDeviceGetHandleByUUID", uuid)
+    if handle is None:
         nvml.nvmlShutdown()
         return None
-
-
-def _ask(nvml: Any, name: str, handle: Any, *arguments: Any) -> Any:
-    """None where this device or driver doesn't tell."""
-    with suppress(nvml.NVMLError, AttributeError):
-        return getattr(nvml, name)(handle, *arguments)
-    return None
+    return nvml, handle
 
 
 def _read(nvml: Any, handle: Any) -> _Reading:
-    rates = _ask(nvml, "nvmlDeviceGetUtilizationRates", handle)
-    memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    milliwatts = _ask(nvml, "nvmlDeviceGetPowerUsage", handle)
+    rates = ask_nvml(nvml, "nvmlDeviceGetUtilizationRates", handle)
+    memory = ask_nvml(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    milliwatts = ask_nvml(nvml, "nvmlDeviceGetPowerUsage", handle)
     return _Reading(
         busy=None if rates is None else rates.gpu / 100,
         memory=None if memory is None else int(memory.used),
         watts=None if milliwatts is None else milliwatts / 1000,
-        sm_mhz=_ask(nvml, "nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_SM),
+        sm_mhz=ask_nvml(nvml, "nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_SM),
     )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from odc_stats_gpu.telemetry import _metrics as metrics
+from odc_stats_gpu.telemetry._nvml import ask_nvml, open_nvml
 
 _MHZ = 1e6
 
@@ -24,23 +25,13 @@ def sample_memory() -> None:
 
 
 def gpu_sampler() -> Callable[[], None] | None:
-    """A function that reads every GPU into the metrics; None where there is no NVML or no GPU.
-
-    NVML makes no CUDA context: it costs no device memory and wakes no GPU.
-    """
-    try:
-        import pynvml as nvml
-    except ImportError:
+    """A function that reads every GPU into the metrics; None where there is no NVML or no GPU."""
+    nvml = open_nvml()
+    if nvml is None:
         return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    handles = {}
-    with suppress(nvml.NVMLError):  # one that was lost has no handle, the others have
-        for k in range(nvml.nvmlDeviceGetCount()):
-            with suppress(nvml.NVMLError):
-                handles[k] = nvml.nvmlDeviceGetHandleByIndex(k)
+    count = ask_nvml(nvml, "nvmlDeviceGetCount") or 0
+    found = {k: ask_nvml(nvml, "nvmlDeviceGetHandleByIndex", k) for k in range(count)}
+    handles = {k: handle for k, handle in found.items() if handle is not None}  # not of a lost one
     if not handles:
         nvml.nvmlShutdown()
         return None
@@ -53,11 +44,8 @@ def gpu_sampler() -> Callable[[], None] | None:
 
 
 def _read(nvml: Any, gpu: str, handle: Any) -> None:
-    def ask(name: str, *arguments: Any) -> Any:
-        """None where this device or driver doesn't tell, as MIG slices and old boards."""
-        with suppress(nvml.NVMLError, AttributeError):
-            return getattr(nvml, name)(handle, *arguments)
-        return None
+    def ask(function: str, *arguments: Any) -> Any:
+        return ask_nvml(nvml, function, handle, *arguments)
 
     name = ask("nvmlDeviceGetName") or "unknown"
     rates, memory = ask("nvmlDeviceGetUtilizationRates"), ask("nvmlDeviceGetMemoryInfo")
