@@ -37,11 +37,11 @@ def spread(pieces: int, worker: Callable[[], Callable[[int], None]]) -> None:
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             failures.append(error)
 
-    helpers = [threading.Thread(target=loop, name=f"kernel-{i}") for i in range(threads - 1)]
-    for helper in helpers:
-        helper.start()
+    others = [threading.Thread(target=loop, name=f"kernel-{i}") for i in range(threads - 1)]
+    for other in others:
+        other.start()
     loop()
-    for helper in helpers:
-        helper.join()
+    for other in others:
+        other.join()
     if failures:
         raise failures[0]

@@ -87,6 +87,8 @@ def _check_memory(session: Session, job: TaskJob) -> None:
 
 def check_part(config: RunConfig, job: TaskJob, *, workers: int, threads: int, memory: int) -> None:
     """Whether one of several workers can make a tile with its part; raises ConfigError."""
+    if memory >= _SCARCE:
+        return
     part = config.model_copy(update={"threads": threads, "memory_limit": str(memory)})
     try:
         _check_memory(Session(part, CpuDevice()), job)
