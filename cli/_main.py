@@ -97,7 +97,10 @@ def _invoke(args: list[str]) -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except click_exception as exc:
-        _say(f"{exc.format_message()} (see `{_command_path(exc)} --help`)")
+        if type(exc).__name__ == "NoArgsIsHelpError":  # a group alone: its message is the help
+            sys.stderr.write(exc.format_message() + "\n")
+        else:
+            _say(f"{_with_value(exc, args)} (see `{_command_path(exc)} --help`)")
         return WRONG_USE
     except Cancelled as exc:
         _say(str(exc))
@@ -116,6 +119,19 @@ def _invoke(args: list[str]) -> int:
         text = " ".join(str(exc).split()) or "no message"
         _say(f"{type(exc).__name__}: {text} (a bug? repeat with --debug for the traceback)")
         return SOME_FAILED
+
+
+def _with_value(exc: Any, args: list[str]) -> str:
+    """The parser's message, without its wordiness and with the value that it leaves out."""
+    text = str(exc.format_message()).replace("Value error, ", "")
+    text = re.sub(r", unable to parse string as an? \w+", "", text)
+    for option in getattr(getattr(exc, "param", None), "opts", ()):
+        for arg, following in zip(args, [*args[1:], ""], strict=True):
+            name, equals, value = arg.partition("=")
+            if name == option and option.startswith("-"):
+                given = value if equals else following
+                return text if repr(given) in text else f"{text}, not {given!r}"
+    return text
 
 
 def _say(text: str) -> None:

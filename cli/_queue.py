@@ -97,8 +97,10 @@ def _inside(indexes: list, tasks: TaskDb, source: str) -> list:  # type: ignore[
         text = read_url(source) if "://" in source else Path(source).read_bytes()
         area = json.loads(text)
     except (OSError, ValueError) as exc:
+        why = f"not JSON, {exc}" if isinstance(exc, json.JSONDecodeError) else exc
         raise ConfigError(
-            f"can't read the area {source}: {exc}", "give a GeoJSON file or URL"
+            f"can't read the area {source}: {getattr(exc, 'strerror', None) or why}",
+            "give a GeoJSON file or URL",
         ) from None
     return within(indexes, tasks.grid, area, source)
 
@@ -173,7 +175,9 @@ def queue_status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Repeat until interrupted: --watch, --watch SECONDS.")
     ] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks of --watch.")] = 10,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")
+    ] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> int:
     """Show how many messages are visible, in flight and dead, and how old the oldest is."""
@@ -196,7 +200,7 @@ def queue_status(
         sys.stdout.flush()  # a watcher may be a pipe
         if not watch:
             return 0
-        time.sleep(max(interval, 0.1))
+        time.sleep(interval)
 
 
 def _line(status: QueueStatus) -> str:

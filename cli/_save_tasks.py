@@ -195,7 +195,7 @@ def _tell(summary: SaveSummary) -> int:
     for reason, count in summary.dropped.items():
         typer.echo(f"Left out {count} datasets: {reason}")
     if not summary.tiles:
-        typer.echo("found no datasets")
+        typer.echo("found no datasets (check products, period, --tiles and filters)")
         return 1
     typer.echo(f"Total of {summary.tiles} spatial tiles")
     typer.echo(f"Total of {summary.datasets} unique dataset IDs after filtering")

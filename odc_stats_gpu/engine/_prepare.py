@@ -15,7 +15,7 @@ from odc_stats_gpu.engine._session import Session, open_database, session_for
 from odc_stats_gpu.errors import ConfigError, DataError, OdcStatsError
 from odc_stats_gpu.ingest import plan_tile
 from odc_stats_gpu.model import RunConfig, TileIndex, parse_config
-from odc_stats_gpu.output import is_done, item_uri
+from odc_stats_gpu.output import check_cog_options, is_done, item_uri
 from odc_stats_gpu.tasks import select
 from odc_stats_gpu.telemetry import log
 
@@ -59,6 +59,7 @@ def _validate(request: RunRequest, session: Session) -> list[TileIndex]:
         parse_bytes(config.device_memory)
     if config.block_size:
         parse_block_size(config.block_size)
+    check_cog_options(config.cog)
     if request.queue:
         return []
     if not request.filedb:

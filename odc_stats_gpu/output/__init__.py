@@ -2,6 +2,7 @@
 
 from odc_stats_gpu.output._budget import writer_bytes
 from odc_stats_gpu.output._findings import Finding, Report, TileFindings
+from odc_stats_gpu.output._options import check_cog_options
 from odc_stats_gpu.output._publish import OvertakenError, read_back
 from odc_stats_gpu.output._report import write_report
 from odc_stats_gpu.output._store import ChangedError, Store, open_store
@@ -17,6 +18,7 @@ __all__ = [
     "TileFindings",
     "TileWriter",
     "Written",
+    "check_cog_options",
     "is_done",
     "item_uri",
     "open_store",

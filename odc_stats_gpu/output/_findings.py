@@ -19,7 +19,8 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.path}: {self.message} [{self.check}]"
+        about = f"{self.path}: " if self.path else ""
+        return f"{self.level}: {about}{self.message} [{self.check}]"
 
 
 @dataclass(frozen=True, slots=True)

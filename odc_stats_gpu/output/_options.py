@@ -21,6 +21,8 @@ _COMPRESS = frozenset(
 _RESAMPLINGS = frozenset(
     {"nearest", "average", "mode", "bilinear", "cubic", "cubic_spline", "lanczos", "gauss", "rms"}
 )
+_RANGES = {"ZLEVEL": (0, 12), "ZSTD_LEVEL": (1, 22), "PREDICTOR": (1, 3),
+           "JPEG_QUALITY": (1, 100), "WEBP_LEVEL": (1, 100)}  # fmt: skip
 _LEVELS = (2, 4, 8, 16, 32)
 
 
@@ -54,6 +56,21 @@ def asks_for(cog: Mapping[str, Any], band: str) -> bool:
     return band in (cog.get("overrides") or {}) or isinstance(cog.get(band), Mapping)
 
 
+def check_cog_options(cog: Mapping[str, Any]) -> None:
+    """Say before any work, and whatever the bands are called, what no file could be written with.
+
+    Raises ConfigError.
+    """
+    overrides = cog.get("overrides") or {}
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(
+            f"cog_opts: overrides = {overrides!r}", "give options by band, {rgba: {compress: JPEG}}"
+        )
+    own = [k for k, v in cog.items() if k != "overrides" and isinstance(v, Mapping)]
+    for name in ("every band", *own, *overrides):
+        cog_options(cog, OutputBand(str(name), "uint16", 0), (1024, 1024))
+
+
 def cog_options(cog: Mapping[str, Any], band: OutputBand, shape: tuple[int, int]) -> CogOptions:
     """Options of one band for an image of that shape; raises ConfigError naming key and value."""
     merged = {str(k).lower(): v for k, v in merge_options(cog, band.name).items()}
@@ -65,6 +82,8 @@ def cog_options(cog: Mapping[str, Any], band: OutputBand, shape: tuple[int, int]
     if compress not in _COMPRESS:
         raise ConfigError(f"{where}: compress = {compress}", f"use one of {sorted(_COMPRESS)}")
     creation["COMPRESS"] = compress
+    for key, (low, high) in _RANGES.items():
+        _within(creation.get(key, low), low, high, f"{where}: {key.lower()}")
     if compress in ("DEFLATE", "ZSTD", "LZW"):
         creation.setdefault("PREDICTOR", 3 if np.dtype(band.dtype).kind == "f" else 2)
     size = _whole(merged.get("blocksize"), 512, f"{where}: blocksize")
@@ -126,6 +145,16 @@ def _block(size: int, shape: tuple[int, int]) -> tuple[int, int]:
 
 def _align(value: int) -> int:
     return -(-value // 16) * 16
+
+
+def _within(value: Any, low: int, high: int, where: str) -> None:
+    """GDAL would ignore such a value, with a warning for every file and overview."""
+    try:
+        fits = low <= int(value) <= high
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ConfigError(f"{where} = {value!r}", f"give a whole number from {low} to {high}")
 
 
 def _whole(value: Any, default: int, where: str) -> int:

@@ -63,7 +63,9 @@ def write_report(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(html, encoding="utf-8")
     except OSError as exc:
-        raise ConfigError(f"can't write {target}: {exc}", "choose another file") from exc
+        raise ConfigError(
+            f"can't write {target}: {exc.strerror or exc}", "choose another --out"
+        ) from None
     return target
 
 

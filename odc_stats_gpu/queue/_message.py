@@ -47,9 +47,15 @@ class TaskMessage:
             return cls(where, index)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as exc:
             raise MalformedMessageError(
-                f"message {text[:80]!r} is no task: {exc!r}",
+                f"message {text[:80]!r} is no task: {_why(exc)}",
                 'expected {"filedb": "s3://...", "tile_idx": "2019--P1Y/03/04"}',
             ) from None
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, KeyError):
+        return f"it lacks {exc}"
+    return f"not JSON, {exc}" if isinstance(exc, json.JSONDecodeError) else str(exc)
 
 
 def _index(text: str) -> TileIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -52,7 +53,9 @@ class DatacubeSource:
                 "pip install 'odc-stats-gpu[datacube]', or use --eo3 with a folder",
             ) from None
         try:
-            return index_connect(ODCConfig()[self._env], application_name="odc-stats-gpu")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about a configuration file that need not be there
+                return index_connect(ODCConfig()[self._env], application_name="odc-stats-gpu")
         except (
             ConfigException, IndexSetupError, NoIndexError, SQLAlchemyError, ValueError, OSError
         ) as exc:  # fmt: skip
@@ -221,5 +224,6 @@ def _answering(where: str) -> Iterator[None]:
 def _one_line(exc: BaseException) -> str:
     """The start of an error without line breaks and passwords."""
     text = " ".join(str(exc).split())
+    text = re.sub(r"^\(\w+(\.\w+)+\) ", "", text)  # the class of what the driver raised
     text = text.partition("(Background on this error")[0].partition(" [SQL:")[0]
     return re.sub(r"(://[^:/@\s]+):[^@\s]*@", r"\1:***@", text).strip()[:300] or type(exc).__name__

@@ -75,6 +75,31 @@ def test_usage_errors_are_one_line_and_exit_2(here):
 
 
 @pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "--threads", "many"], "should be a valid integer, not 'many' (see"),
+        (["run", "--threads=many"], "not 'many' (see"),
+        (["run", "--profile", "gdb"], "'--profile': 'gdb' is not one of 'nsys', 'ncu'"),
+        (["queue-status", "q", "--interval", "0"], "--interval"),
+    ],
+)
+def test_usage_errors_name_the_value(here, args, words):
+    code, _, err = here(*args)
+    assert code == 2
+    assert words in err
+    assert "Value error" not in err
+    assert "unable to parse" not in err
+
+
+@pytest.mark.parametrize("args", [[], ["k8s"]])
+def test_a_group_alone_shows_its_help(here, args):
+    code, _, err = here(*args)
+    assert code == 2
+    assert err.startswith("Usage: ")
+    assert err.count("\n") > 5
+
+
+@pytest.mark.parametrize(
     "command", [["publish-tasks", "x.db", "q"], ["redrive-queue", "q", "--limit", "0"]]
 )
 def test_queue_commands_refuse_in_one_line(here, command):
@@ -169,6 +194,9 @@ WRONG = [
     (["--memory-limit", "100Mi"], "needs at least"),
     (["--block-size", "x"], "256"),
     (["--device", "gpu"], "device"),
+    (["--cog-config", "{zlevel: 99}"], "zlevel = 99 (give a whole number"),
+    (["--cog-config", "{overrides: {red: {zstd_level: high}}}"], "zstd_level = 'high'"),
+    (["--cog-config", "{overrides: [red]}"], "overrides = ['red']"),
     (["--dataset-filters", "{"], "dataset filter"),
     (["--resampling", "magic"], "magic"),
     (["--threads", "2", "--location", "ftp://x/y"], "unknown scheme"),
@@ -263,7 +291,7 @@ def test_save_tasks_from_a_folder(here, mini, tmp_path):
     assert len(list(tmp_path.glob("mine-*.geojson"))) > 1
     code, text, _ = here(*args, "--year", "1999", tmp_path / "none.db")
     assert code == 1
-    assert text.rstrip().endswith("found no datasets")
+    assert "found no datasets (check products" in text
     assert not (tmp_path / "none.db").exists()
 
 
