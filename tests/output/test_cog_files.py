@@ -306,7 +306,7 @@ def test_a_wrong_option_is_named_before_any_work(kit, tmp_path, cog, message):
 
 def test_what_gdal_refuses_is_a_config_error_before_any_work(kit, tmp_path):
     for cog in ({"compress": "JPEG"}, {"compress": "DEFLATE", "predictor": 7}):
-        with pytest.raises(ConfigError, match="check cog_opts|from 1 to 3"):
+        with pytest.raises(ConfigError, match=r"check cog_opts|from 1 to 3"):
             TileWriter(kit.task(), kit.bands, open_store(str(tmp_path)), cog=cog)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
