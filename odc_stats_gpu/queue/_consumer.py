@@ -20,6 +20,7 @@ from odc_stats_gpu.telemetry import fault_point
 
 _POLL = 2  # seconds of one long poll; when told to stop we wait for its end, or it brings a message
 _TROUBLE = 5  # seconds without an answer that are borne even by the most impatient
+_TOO_OFTEN = 10  # receives of a malformed message, after which no redrive policy will take it away
 _LAST = 3.0  # seconds that an answer under way still has when told to stop
 
 
@@ -77,13 +78,12 @@ class Consumer:
         self._poll = 1 if self._patience < _POLL else max(1, min(_POLL, lease_seconds // 4))
         self._idle_since = clock()
         self._troubled_since: float | None = None
-        self._poison = set[str]()
-        self._fresh = False
+        self._hopeful = False
 
     @property
     def finished(self) -> bool:
-        """Whether nothing has been visible for long enough; not right after a new message."""
-        return not self._fresh and self._clock() - self._idle_since >= self._patience
+        """Whether nothing has been visible for long enough; never right after a message."""
+        return not self._hopeful and self._clock() - self._idle_since >= self._patience
 
     def ask(self, poll: int | None = None) -> Answer:
         """One long poll for one message, and whether others wait when there was none."""
@@ -112,7 +112,7 @@ class Consumer:
 
         Raises StoreError when SQS hasn't answered for `idle_timeout` seconds.
         """
-        self._fresh = False
+        self._hopeful = False
         if answer.trouble:
             self._on_trouble(answer.trouble)
             if self._troubled_since is None:
@@ -127,10 +127,8 @@ class Consumer:
             except MalformedMessageError as exc:
                 self._on_malformed(str(exc))
                 lease.release()
-                name = lease.message["MessageId"]
-                if name not in self._poison:  # without a dead-letter queue it comes for ever
-                    self._poison.add(name)
-                    self._fresh, self._idle_since = True, self._clock()
+                if lease.receives <= _TOO_OFTEN:
+                    self._hopeful, self._idle_since = True, self._clock()
         if not answer.leases and answer.visible:
             self._idle_since = self._clock()
         return None

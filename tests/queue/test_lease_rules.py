@@ -9,7 +9,8 @@ import pytest
 from odc_stats_gpu.errors import Cancelled, StoreError
 from odc_stats_gpu.queue import Consumer, Keeper, hand_back
 
-from .fakes import LEASE, MARGIN, URL, Clock, Queue, Store, Worker, body_of
+from . import fakes
+from .fakes import LEASE, MARGIN, RECEIVES, URL, Clock, Queue, Store, Worker, body_of
 
 TILE = "2019--P1Y/03/04"
 
@@ -189,17 +190,29 @@ def test_silence_of_the_queue_is_borne_for_the_idle_time(queue):
 
 
 def test_who_waits_for_nothing_still_looks_behind_a_malformed_message(queue):
-    """Once: alone in a queue without a dead-letter queue it comes again for ever."""
     queue.put("not a task")
     queue.put(body_of(TILE))
     now = queue.clock
     consumer = Consumer(
         URL, lease_seconds=LEASE, idle_timeout=0, clock=lambda: now.now, client=queue
     )
-    assert consumer.take(consumer.ask()) is None
-    assert not consumer.finished
-    assert consumer.take(consumer.ask()) is None
-    assert consumer.finished
+    for _ in range(RECEIVES):
+        assert consumer.take(consumer.ask()) is None
+        assert not consumer.finished
+    assert consumer.take(consumer.ask()) is not None
+    assert len(queue.dead) == 1
+
+
+def test_what_no_dead_letter_queue_takes_away_keeps_nobody(queue, monkeypatch):
+    monkeypatch.setattr(fakes, "RECEIVES", 1000)
+    queue.put("not a task")
+    now = queue.clock
+    consumer = Consumer(
+        URL, lease_seconds=LEASE, idle_timeout=0, clock=lambda: now.now, client=queue
+    )
+    for count in range(1, 12):
+        assert consumer.take(consumer.ask()) is None
+        assert consumer.finished is (count > 10)
 
 
 def test_a_lost_lease_is_not_said_to_be_handed_back(queue, monkeypatch):
