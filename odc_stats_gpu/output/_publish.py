@@ -36,6 +36,8 @@ class Publisher:
         """`keys` are the endings of all files but the item, as Task.path takes them."""
         self.stop = threading.Event()
         """Set: nothing more is put."""
+        self.failure: BaseException | None = None
+        """What could not be put, and why; whatever fails after it was stopped because of it."""
         self._task, self._store = task, store
         self.item_path = task.path(ITEM_SUFFIX)
         self._before = store.versions([*(task.path(key) for key in keys), self.item_path])
@@ -105,7 +107,8 @@ class Publisher:
                 self._put[path] = self._store.put(
                     path, data, content_type(path), expect=self._before.get(path), stop=self.stop
                 )
-            except BaseException:
+            except BaseException as exc:
+                self.failure = self.failure or exc
                 self.stop.set()  # here: this thread may be the next one to begin a file
                 raise
 

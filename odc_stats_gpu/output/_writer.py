@@ -221,7 +221,7 @@ class TileWriter:
                 ended, _ = wait(running, return_when=FIRST_EXCEPTION)
                 for failure in [f.exception() for f in ended]:
                     if failure is not None:
-                        raise failure
+                        raise self._publisher.failure or failure
                 return [f.result() for f in running]
             except BaseException:
                 self._publisher.stop.set()

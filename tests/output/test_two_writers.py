@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
+
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from odc_stats_gpu.errors import Cancelled
+from odc_stats_gpu.errors import Cancelled, StoreError
 from odc_stats_gpu.output import (
     ChangedError,
     OvertakenError,
@@ -120,8 +123,6 @@ def test_what_a_killed_attempt_left_is_replaced(kit, location):
 
 
 def test_an_item_that_names_missing_files_is_not_vouched_for(kit, location):
-    from odc_stats_gpu.errors import StoreError
-
     store, task = open_store(location), kit.task()
     kit.write(store, task, kit.pixels((96, 80))).commit()
     store.delete(task.path("_red.tif"))
@@ -139,4 +140,28 @@ def test_after_a_conflict_no_further_file_begins(kit, location):
         publisher.put(task.path("_red.tif"), b"ours")
     with pytest.raises(Cancelled):
         publisher.put(task.path("_blue.tif"), b"ours")
+    assert isinstance(publisher.failure, ChangedError)
     assert sorted(store.list()) == [task.path("_red.tif")]
+
+
+def test_what_is_told_is_what_went_wrong_first(kit, tmp_path, monkeypatch):
+    """The other files are stopped because of it, and may be done with that sooner."""
+    store, task = open_store(str(tmp_path / "out")), kit.task()
+    put, failing = store.put, threading.Event()
+
+    def broken(path, data, *more, **how):
+        if path.endswith("_red.tif"):
+            raise StoreError("no room")
+        assert how["stop"].wait(20)
+        return put(path, data, *more, **how)
+
+    def late(future, exc, real=Future.set_exception):
+        if isinstance(exc, StoreError):
+            failing.wait(20)
+        real(future, exc)
+        failing.set()
+
+    monkeypatch.setattr(store, "put", broken)
+    monkeypatch.setattr(Future, "set_exception", late)
+    with pytest.raises(StoreError, match="no room"):
+        kit.write(store, task, kit.pixels((96, 80)), shared=True).commit()
