@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from odc_stats_gpu.engine._cuda_cluster import parse_pool
 from odc_stats_gpu.engine._cut import cut_tile
 from odc_stats_gpu.engine._device import CpuDevice, Device, plan_device
 from odc_stats_gpu.engine._job import Prepared, RunRequest, TaskJob
@@ -59,6 +60,7 @@ def _validate(request: RunRequest, session: Session) -> list[TileIndex]:
         parse_bytes(config.device_memory)
     if config.block_size:
         parse_block_size(config.block_size)
+    parse_pool(config.rmm_pool)  # also where there is no GPU: it may be meant for elsewhere
     check_cog_options(config.cog)
     if request.queue:
         return []

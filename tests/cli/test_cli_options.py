@@ -194,6 +194,7 @@ WRONG = [
     (["--memory-limit", "100Mi"], "needs at least"),
     (["--block-size", "x"], "256"),
     (["--device", "gpu"], "device"),
+    (["--rmm-pool", "2"], "rmm_pool '2' (a fraction"),
     (["--cog-config", "{zlevel: 99}"], "zlevel = 99 (give a whole number"),
     (["--cog-config", "{overrides: {red: {zstd_level: high}}}"], "zstd_level = 'high'"),
     (["--cog-config", "{overrides: [red]}"], "overrides = ['red']"),

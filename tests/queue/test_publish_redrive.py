@@ -83,6 +83,18 @@ def test_a_malformed_message_is_named_never_fatal(body):
         TaskMessage.parse(body, "a.db")
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ('{"tile_idx": ', "is no task: not JSON, Expecting value"),
+        ('{"filedb": "s3://b/x.db"}', "is no task: it lacks 'tile_idx'"),
+    ],
+)
+def test_why_a_message_is_no_task_is_said_in_words(body, why):
+    with pytest.raises(MalformedMessageError, match=why):
+        TaskMessage.parse(body)
+
+
 def test_redrive_keeps_attributes_and_empties_the_dead_letter_queue(sqs, queues):
     live, dead = queues
     for k in range(12):
