@@ -63,7 +63,7 @@ class RunConfig(BaseModel):
     # queue
     job_queue_max_lease: int = Field(default=300, gt=0, le=43_200)  # SQS allows no more
     renew_safety_margin: int = Field(default=30, ge=0)
-    future_poll_interval: float = Field(default=5, gt=0)
+    future_poll_interval: float = Field(default=5, gt=0)  # taken, unused: nothing is polled here
     # save-tasks
     input_products: str | list[str] = ""
     grid: str = ""
