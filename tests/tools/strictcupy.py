@@ -215,6 +215,7 @@ def install(monkeypatch: Any) -> ModuleType:
         "array_api_compat.cupy", real_namespace, array_api_compat.numpy, lib=module.lib
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.delitem(sys.modules, "rmm", raising=False)  # another test may have loaded it
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
     monkeypatch.setattr(array_api_compat, "cupy", namespace)
     monkeypatch.setattr(cuda, "external_stream", lambda ptr: ptr)
